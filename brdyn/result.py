@@ -7,6 +7,7 @@ provenance, and the names of the other files (tables as parquet, weights, pictur
 from __future__ import annotations
 
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from brdyn.checked_json import expanded, take
 from brdyn.errors import BrdynError, UsageError, permitted
 from brdyn.provenance import Provenance, RunProvenance, Stopwatch
 from brdyn.store import OutputFolder, check_formats, read_json, reading, to_json
-from brdyn.store.result_files import KINDS, missing
+from brdyn.store.files import aside
+from brdyn.store.result_files import KINDS, NEEDED, missing, named_in, read_plain
 from brdyn.words import cell, table_lines
 
 if TYPE_CHECKING:
@@ -308,9 +310,15 @@ def _results_in(folder: Path) -> list[str]:
 
 
 def _instead(folder: Path) -> str:
-    """Why there may be none."""
+    """Why there may be none, and how to have it back."""
     if not folder.exists():
         return " (there is no such folder)"
+    if left := [name for name in READABLE if aside(folder / name).is_file()]:
+        path = folder / left[0]
+        said = f"a run that was killed has set {left[0]} aside, as {aside(path).name}"
+        if any(name.endswith(NEEDED) for name in named_in(read_plain(aside(path)))):
+            return f" ({said}, and may have replaced some of what it names: run the command again)"
+        return f" ({said}; `mv {shlex.quote(str(aside(path)))} {shlex.quote(str(path))}` brings it back)"
     tables = sorted(path.name for path in folder.glob("*.parquet"))
     return f" ({tables[0]} is there, but not the JSON file that it belongs to)" if tables else ""
 

@@ -13,7 +13,7 @@ import pytest
 
 from brdyn import store
 from brdyn.errors import BrdynError, UsageError
-from brdyn.store import OutputFolder, files, pretrained, unfinished
+from brdyn.store import OutputFolder, files, pictures, pretrained, unfinished
 from tests.cli.commands import ROOT
 
 OLD = {"model.safetensors": b"old weights", "config.json": b'{"weights": "old weights"}'}
@@ -45,9 +45,9 @@ class Disk:
         return change
 
 
-def save(folder, files, name, number, pictures):
+def save(folder, files, name, number, drawn):
     with OutputFolder(folder, overwrite=True) as out:
-        out.save(name, {"number": number}, others={**files, **pictures})
+        out.save(name, {"number": number}, others={**files, **drawn})
 
 
 def killed_after(alive, call):
@@ -97,6 +97,24 @@ def test_a_kill_at_any_step_leaves_the_old_result_the_new_or_none(tmp_path):
             break
     assert seen == {1, None, 2}
     assert alive > 15
+
+
+def test_a_kill_while_pictures_are_drawn_again_leaves_the_result(tmp_path, monkeypatch):
+    """At every step: it is there, and what it names."""
+    monkeypatch.setattr(pictures, "render", lambda figure, kind: figure)
+    figures = {"fit": b"2", "new": b"2"}
+    for alive in range(60):
+        folder = tmp_path / str(alive)
+        save(folder, {}, "fit.json", 1, {"fit.png": b"1"})
+        dead = killed_after(alive, lambda to=folder: pictures.write_pictures(to, figures, ("png",), "fit.json"))
+        content = json.loads((folder / "fit.json").read_bytes())
+        assert content["number"] == 1
+        assert all((folder / name).is_file() for name in content["files"])
+        if not dead:
+            break
+    assert content["files"] == ["fit.json", "fit.png", "new.png"]
+    assert (folder / "fit.png").read_bytes() == b"2"
+    assert alive > 5
 
 
 def test_a_kill_between_weights_and_config_leaves_no_model(tmp_path):
@@ -274,9 +292,17 @@ def test_a_checkpoint_is_no_leftover(tmp_path):
 
 
 def test_a_folder_to_go_on_with_is_one_of_that_run(tmp_path):
-    (tmp_path / "thesis.txt").write_text("keep")
-    with pytest.raises(UsageError, match="not empty"):
-        OutputFolder(tmp_path, go_on_with=["checkpoints", "fit.json"])
+    """Also where somebody has a folder of checkpoints, or one called as a cell of a grid."""
+    go_on_with = ["checkpoints", "fit.json", "n1/train.json", "n1/checkpoints"]
+    for name in ("thesis.txt", "checkpoints/empty/mine.pth", "n1/mine.txt", "n1/checkpoints/mine.pth"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("keep")
+        with pytest.raises(UsageError, match="not empty"):
+            OutputFolder(tmp_path, go_on_with=go_on_with)
+    (tmp_path / "checkpoints" / "empty" / "mine.pth").unlink()
+    (tmp_path / "n1" / "train.json").write_text("{}")
+    OutputFolder(tmp_path, go_on_with=go_on_with)
+    assert (tmp_path / "checkpoints" / "empty").is_dir()
 
 
 def test_a_run_that_fails_leaves_nothing_of_itself(tmp_path):

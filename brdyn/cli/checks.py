@@ -57,7 +57,9 @@ def check_images(*sources: str | None) -> None:
             continue
         base, at, split = text.rpartition("@")
         paths = [at_home(text), *([at_home(base)] if at and split else [])]
-        hub_id = text.count("/") == 1 and text[0] not in "./~" and not text.lower().endswith(LIKE_A_FILE)
+        named = base if at and split else text
+        a_path = named.endswith("/") or text[:1] in "./~" or text.lower().endswith(LIKE_A_FILE)
+        hub_id = text.count("/") == 1 and not a_path
         if not text or not (hub_id or any(os.path.lexists(path) for path in paths)):
             raise UsageError(NO_IMAGES.format(text))
 

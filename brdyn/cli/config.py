@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     commands = () if context.parent is None else tuple(getattr(context.parent.command, "commands", ()))
     known = {key: one for one in context.command.params if one.name not in ITSELF for key in _keys(one)}
     found: dict[str, Any] = {}
-    for key, value in _entries(path, command, commands).items():
+    called: dict[str, tuple[int, str]] = {}
+    for place, key, value in _entries(path, command, commands):
         name = key.replace("-", "_")
         if name not in known:
             close = get_close_matches(name, [*known, *(commands if isinstance(value, dict) else ())], n=1)
@@ -50,7 +51,11 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(
                 f"{str(path)!r}: {key!r} is not taken from a file; type --{known[name].name.replace('_', '-')}"
             )
-        found[str(known[name].name)] = _value(path, key, value, many=known[name].multiple or known[name].nargs != 1)
+        option = str(known[name].name)
+        if called.get(option, (-1, ""))[0] == place:
+            raise UsageError(f"{str(path)!r}: {called[option][1]!r} and {key!r} are the same option; keep one")
+        called[option] = (place, key)
+        found[option] = _value(path, key, value, known[name])
     context.default_map = {**(context.default_map or {}), **found}
     return path
 
@@ -62,15 +67,16 @@ def _keys(parameter: Any) -> Iterable[str]:
     return dict.fromkeys(name.replace("-", "_") for name in (parameter.name, *flags, said) if name)
 
 
-def _entries(path: Path, command: str, commands: Iterable[str]) -> Mapping[str, Any]:
-    """The options of one command in a file."""
+def _entries(path: Path, command: str, commands: Iterable[str]) -> Iterator[tuple[int, str, Any]]:
+    """The options of one command in a file, each with its place: those of a later place count more."""
     place = expanded(path)
     if place.suffix == ".json":
         provenance = read_json(place, "a result", {"provenance": dict})["provenance"]
         if not isinstance(provenance.get(OPTIONS), dict):
             raise UsageError(f"{str(path)!r} does not tell the options it was made with; an earlier version wrote it")
         options = provenance[OPTIONS].items()
-        return {name: value for name, value in options if value is not None and name not in ONCE}
+        yield from ((0, name, value) for name, value in options if value is not None and name not in ONCE)
+        return
     try:
         content = tomllib.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -78,14 +84,17 @@ def _entries(path: Path, command: str, commands: Iterable[str]) -> Mapping[str, 
         raise UsageError(f"cannot read --config {str(path)!r} ({said})") from error
     others = {name for name, value in content.items() if isinstance(value, dict) and name in commands}
     own = content.get(command, {}) if command in others else {}
-    return {**{name: value for name, value in content.items() if name not in others}, **own}
+    yield from ((0, name, value) for name, value in content.items() if name not in others)
+    yield from ((1, name, value) for name, value in own.items())
 
 
-def _value(path: Path, key: str, value: Any, *, many: bool) -> Any:
+def _value(path: Path, key: str, value: Any, option: Any) -> Any:
     """A value as an option takes it: a list is joined by commas where one text is expected."""
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(one, PLAIN) for one in values):
         raise UsageError(f"{str(path)!r}: {key!r} is neither a number, a text, true or false, nor a list of these")
-    if many:
+    if not getattr(option, "is_flag", False) and any(isinstance(one, bool) for one in values):
+        raise UsageError(f"{str(path)!r}: {key!r} takes a value, and is given true or false")
+    if option.multiple or option.nargs != 1:
         return values
     return ",".join(map(str, values)) if isinstance(value, list) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from brdyn import progress
+from brdyn.cli.streams import discard
 from brdyn.words import as_typed
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ def say(text: str) -> None:
     """Say something besides the answer."""
     progress.clear()
     typer.echo(text, err=_wants_json)
+
+
+def mention(text: str) -> None:
+    """Say something on the way: where nobody reads it any more, what is left to do is done unheard."""
+    try:
+        say(text)
+    except BrokenPipeError:
+        discard(sys.stderr if _wants_json else sys.stdout)
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -196,10 +196,13 @@ def raptor_fit(
                 workers=request.workers,
                 cache=activations,
             )
-        run.finish(fit)
-        if run.folder is not None:
+
+        def end() -> None:
+            assert run.folder is not None
             run.folder.end()
             checkpoints.remove()
+
+        run.finish(fit, end)
 
 
 def _settings(
@@ -283,7 +286,7 @@ def _cache(run: Run, folder: Path, workers: int | None) -> ActivationCache:
     found = ActivationCache(folder, run.model, run.images)
     if run.processes.is_main:
         found.prepare()
-        output.say(found.describe())
+        output.mention(found.describe())
     run.processes.wait()
     found.fill(workers=workers, processes=run.processes, progress=True)
     return found

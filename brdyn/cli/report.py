@@ -13,7 +13,16 @@ from brdyn.cli import output
 from brdyn.cli.run import RunRequest, check_run, run_command
 from brdyn.errors import BrdynError, UsageError
 from brdyn.progress import stage, tell
-from brdyn.reporting.plan import PAGE, REPORT, ReportSettings, check_alone, is_report, subjects
+from brdyn.reporting.plan import (
+    PAGE,
+    REPORT,
+    ReportSettings,
+    check_alone,
+    check_others,
+    is_report,
+    others_reported,
+    subjects,
+)
 from brdyn.words import as_typed
 
 PANEL = "Report"
@@ -130,6 +139,8 @@ def report(
         seed=request.seed,
     )
     models = subjects(request.model, request.init, twin)
+    if not request.overwrite:
+        check_others(out, others_reported(out, models))
     if request.weights is not None and len(request.model) > 1:
         raise UsageError("--weights is of one model; give one --model, or folders as models")
     if fit_raptor and request.dtype != "float32":

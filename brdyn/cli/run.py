@@ -15,11 +15,11 @@ import typer
 from brdyn.choices import DTYPES, INITS, check_code, check_named, check_numbers, check_source, one_of
 from brdyn.cli import checks
 from brdyn.cli import options as opt
-from brdyn.cli.output import say, tell
+from brdyn.cli.output import mention, tell
 from brdyn.errors import BrdynError
 from brdyn.progress import stage
 from brdyn.provenance import Stopwatch, skipped_lines
-from brdyn.store import OutputFolder
+from brdyn.store import OutputFolder, unfinished
 
 if TYPE_CHECKING:
     import torch
@@ -179,13 +179,17 @@ class Run:
     seed: int
     request: RunRequest
 
-    def finish(self, result: Result | None) -> None:
-        """Write what was found as the result of this run, and say it."""
-        finish(None if result is None else result.lasting(self.watch), self.folder, self.formats)
+    def finish(self, result: Result | None, end: Callable[[], None] = lambda: None) -> None:
+        """Write what was found as the result of this run, end it, and say it."""
+        finish(None if result is None else result.lasting(self.watch), self.folder, self.formats, end=end)
 
 
 def finish(
-    result: Result | None, folder: OutputFolder | None, formats: tuple[str, ...], beside: Sequence[str] = ()
+    result: Result | None,
+    folder: OutputFolder | None,
+    formats: tuple[str, ...],
+    beside: Sequence[str] = (),
+    end: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a result with its pictures, and say it; nothing in processes that do not write.
 
@@ -197,11 +201,14 @@ def finish(
         Of the pictures.
     beside : sequence of str
         What else the run has left in the folder, to say.
+    end : callable
+        Called once the result is written, and before it is said: whoever reads standard output may have gone.
     """
     if folder is None or result is None:
         return
     with stage("drawing"):
         files = write_drawn(result, folder, formats)
+    end()
     tell(result, folder.path, [*files, *beside])
 
 
@@ -216,7 +223,7 @@ def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled, imag
     """Name images that could not be read, or have no label."""
     named = [{"name": name, "reason": why} for name, why in skipped]
     for line in skipped_lines(named, unlabelled.to_dict(), images):
-        say(line)
+        mention(line)
 
 
 def open_folder(
@@ -308,7 +315,7 @@ def open_run(
     images_of : callable, optional
         Finds the images for a model, where they are not found as those of other commands.
     """
-    formats, batch_size = check_run(request, [request.model], result, go_on=bool(go_on_with))
+    formats, batch_size = check_run(request, [request.model], result, go_on=unfinished.goes_on(request.out, go_on_with))
     with stage("loading torch"):  # here and below, once nothing plain is wrong
         from brdyn import runtime
         from brdyn.trajectory import Stream

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ import typer
 
 from brdyn.cli import output
 from brdyn.errors import BrdynError, UsageError
+from brdyn.store.result_files import TRAIN_RESULT
 from brdyn.store.unfinished import CHECKPOINTS, MARKER, TRACKER
 from brdyn.training.settings import lacks_digests
 from brdyn.words import first_line
@@ -79,19 +80,21 @@ def checkpoint_to_resume(
     else:
         notes = [f"the run in {str(out)!r} was killed before its first checkpoint; it begins again"]
     if say:
-        output.say("\n".join(notes))
+        output.mention("\n".join(notes))
     return saved
 
 
-def to_go_on_with(resume: bool, *results: str) -> tuple[str, ...]:
-    """Files of which one is in the folder of a run that `--resume` goes on with: of what it writes, or of this."""
-    return (CHECKPOINTS, MARKER, *results) if resume else ()
+def to_go_on_with(resume: bool, result: str, cells: Iterable[str] = ()) -> tuple[str, ...]:
+    """What of which one thing is in the folder of a run that `--resume` goes on with, or in that of a grid's cell."""
+    own = (CHECKPOINTS, MARKER, result)
+    of_cells = (f"{cell}/{name}" for cell in cells for name in (CHECKPOINTS, MARKER, TRAIN_RESULT))
+    return (*own, *of_cells) if resume else ()
 
 
 def say_batch(batch_size: int, usual: int, given: int | None) -> None:
     """Tell a batch size that is the default for few images."""
     if given is None and batch_size != usual:
-        output.say(f"batch size reduced to {batch_size}, the number of training images")
+        output.mention(f"batch size reduced to {batch_size}, the number of training images")
 
 
 def check_tracker(name: str) -> None:

@@ -79,8 +79,8 @@ class Job:
         self.say_batch(run)
         training = self.train(run, out, folder)
         if training is not None and folder is not None:
-            finish(training, folder, self.formats, [f"{name}/" for name in training.kept])
-            self.end(run, folder)
+            kept = [f"{name}/" for name in training.kept]
+            finish(training, folder, self.formats, kept, end=partial(self.end, run, folder))
 
     def train_cell(self, out: Path, name: str, run: ClassifierRun) -> ClassifierTraining | None:
         """One run of a grid to its end, in a folder of its own in the grid's."""
@@ -126,8 +126,9 @@ def open_job(
     """
     with ExitStack() as stack:
         processes = stack.enter_context(runtime.start_processes(request.device))
-        whole = (GRID_RESULT, *cells) if cells else (TRAIN_RESULT,)
-        folder = open_folder(stack, processes, request.out, whole[0], request.overwrite, to_go_on_with(resume, *whole))
+        result = GRID_RESULT if cells else TRAIN_RESULT
+        go_on_with = to_go_on_with(resume, result, cells)
+        folder = open_folder(stack, processes, request.out, result, request.overwrite, go_on_with)
         with stage(f"reading images: {request.data}"):
             images, test = load_sets(request)
         if processes.is_main:
@@ -182,8 +183,8 @@ def run_grid(job: Job, run: ClassifierRun, cells: list[Cell], out: Path, folder:
         said = grid.failed.get(name) or "trained"
         if training is not None and training.accuracy is not None:
             said = f"accuracy {training.accuracy:.2%}"
-        output.say(f"{name}: {said}")
         write_drawn(grid, folder, job.formats)
+        output.mention(f"{name}: {said}")
 
     train = partial(job.train_cell, out)
     grid = train_grid(

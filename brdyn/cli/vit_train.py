@@ -14,10 +14,11 @@ from brdyn.classifiers.sharing import CYCLE, SEQUENCE
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
-from brdyn.cli.training import PANEL, Previous, Resume, Tracker, check_resume, check_tracker
+from brdyn.cli.training import PANEL, Previous, Resume, Tracker, check_resume, check_tracker, to_go_on_with
 from brdyn.errors import UsageError
 from brdyn.progress import stage
 from brdyn.store.result_files import TRAIN_RESULT
+from brdyn.store.unfinished import goes_on
 
 MOST_HELD_OUT = 2000
 SMALL = "vit-tiny12"
@@ -110,7 +111,9 @@ def vit_train(
     """
     check_resume(resume, previous)
     check_tracker(tracker)
-    formats = checks.check_written(request, TRAIN_RESULT, go_on=resume)
+    formats = checks.check_written(
+        request, TRAIN_RESULT, go_on=goes_on(request.out, to_go_on_with(resume, TRAIN_RESULT))
+    )
     checks.check_images(request.data, request.test)
     one_of("ViT", request.model, VITS)
     kept = parse_keep(keep)

@@ -14,10 +14,11 @@ from brdyn.classifiers.recipe import DROPOUT, VITRM_NAME, ClassifierRecipe
 from brdyn.cli import checks
 from brdyn.cli.run import run_command
 from brdyn.cli.train_options import HELPS, NETWORK, RECIPE, TrainRequest
-from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker
+from brdyn.cli.training import Previous, Resume, Tracker, check_resume, check_tracker, to_go_on_with
 from brdyn.errors import UsageError
 from brdyn.progress import stage
 from brdyn.store.result_files import GRID_RESULT, TRAIN_RESULT
+from brdyn.store.unfinished import goes_on
 
 RECURSION = "Recursion"
 
@@ -117,10 +118,12 @@ def vitrm_train(
     architecture.check(request.image_size, **built)
     if not architecture.is_recursive and (n_sup > 1 or recursion_steps > 1):
         raise UsageError(f"--n-sup and --recursion-steps are of vitrm, and this is {request.model}")
-    formats = checks.check_written(request, GRID_RESULT if cells else TRAIN_RESULT, go_on=resume)
+    names = _names(cells)
+    result = GRID_RESULT if cells else TRAIN_RESULT
+    go_on = goes_on(request.out, to_go_on_with(resume, result, names))
+    formats = checks.check_written(request, result, go_on=go_on)
     checks.check_images(request.data, request.test)
     with stage("loading torch"):
-        from brdyn.classifiers.grid import cell_name
         from brdyn.classifiers.training import ClassifierRun
         from brdyn.cli.training_jobs import open_job, run_grid
 
@@ -132,10 +135,7 @@ def vitrm_train(
         n_sup=n_sup,
         steps=recursion_steps,
     )
-    with open_job(request, formats, resume, previous, tracker, [cell_name(cell) for cell in cells]) as (
-        job,
-        folder,
-    ):
+    with open_job(request, formats, resume, previous, tracker, names) as (job, folder):
         if cells:
             run_grid(job, run, cells, request.out, folder)
         else:
@@ -153,6 +153,13 @@ def _cells(architecture: Architecture, grid: list[str], more: list[str]) -> list
     if not architecture.is_recursive:
         raise UsageError(f"--grid is of vitrm, and this is {architecture.name}")
     return parse_grid([word for given in (*grid, *more) for word in given.split()])
+
+
+def _names(cells: list[dict[str, int]]) -> list[str]:
+    """The folders of the cells."""
+    from brdyn.classifiers.grid import cell_name
+
+    return [cell_name(cell) for cell in cells]
 
 
 def _built(

@@ -18,6 +18,8 @@ from brdyn.data.samples import SampleSource
 from brdyn.data.sources import ImageSource, Skipped
 from brdyn.data.targets import DEPTH, MASK
 from brdyn.errors import UsageError, permitted
+from brdyn.progress import tell
+from brdyn.words import counted
 
 SAMPLES = "samples"
 OTHERS = {
@@ -122,6 +124,7 @@ def _looks_like_a_path(text: str) -> bool:
     suffix = Path(text).suffix.lower()
     return (
         text.startswith((".", "/", "~"))
+        or text.endswith("/")
         or text.count("/") > 1
         or suffix in EXTENSIONS.union(parquet.ENDINGS, webdataset.ENDINGS)
         or not text
@@ -167,7 +170,7 @@ def _folder(root: Path, split: str | None, asked: Asked) -> ImageSource:
     """Of a folder: a data set saved to disk, or all files of one kind in it."""
     if is_saved(root):
         return saved_source(root, split, asked)
-    names, unlisted = walk(root)
+    names, unlisted, of_results = walk(root)
     kinds = {"images": EXTENSIONS, "parquet files": parquet.ENDINGS, "tar files": webdataset.ENDINGS}
     found = {
         kind: [name for name in names if os.path.splitext(name)[1].lower() in endings]
@@ -177,13 +180,22 @@ def _folder(root: Path, split: str | None, asked: Asked) -> ImageSource:
         found["parquet files"] = []  # notes beside images
     there = [kind for kind in kinds if found[kind]]
     where = shown(root)
+    readable = {ending for endings in kinds.values() for ending in endings}
+    left_out = [name for name in of_results if os.path.splitext(name)[1].lower() in readable]
     if len(there) > 1:
         held = " and ".join(f"{len(found[kind])} {kind}" for kind in there)
         raise UsageError(f"{where!r} holds {held}, and only one kind is read at a time; give a folder or file of one")
     if not there and unlisted:
         raise UsageError(f"no images in {where!r}: {unlisted[0].name!r}: {unlisted[0].reason}")
+    if not there and left_out:
+        raise UsageError(
+            f"no images in {where!r}: {shown(left_out[0])!r} is of a result of brdyn, as all there is; give a folder "
+            "of photographs, or copy what you want to be read elsewhere"
+        )
     if not there:
         raise no_such_kind(root, names, f"{', '.join(sorted(EXTENSIONS)[:6])}, …, .parquet and .tar")
+    if left_out:
+        tell(f"left out of {where!r}: {counted(len(left_out), 'file')} of results of brdyn, as {shown(left_out[0])!r}")
     return _all_of(there[0], root, found[there[0]], split, asked, unlisted)
 
 

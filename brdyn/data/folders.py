@@ -11,6 +11,7 @@ from brdyn.data.labels import Labels
 from brdyn.data.sources import ImageSource, RawImage, Skipped
 from brdyn.data.splits import ALIASES, choose_split, split_of
 from brdyn.errors import UsageError
+from brdyn.store.result_files import files_of_results
 
 EXTENSIONS = frozenset(
     (
@@ -81,16 +82,19 @@ def _first_folder(name: str) -> str:
     return name.split("/", 1)[0] if "/" in name else ""
 
 
-def walk(root: Path) -> tuple[list[str], list[Skipped]]:
-    """The names of all files below a folder, sorted part by part, and the folders that cannot be looked into.
+def walk(root: Path) -> tuple[list[str], list[Skipped], list[str]]:
+    """The names of all files below a folder, sorted part by part, the folders that cannot be looked into, and brdyn's.
 
-    Hidden ones are left out. Links are followed, and each folder is visited once, however many links lead to it.
+    Hidden ones are left out, and those that results of brdyn say are their own: figures are no photographs, and tables
+    no images. Links are followed, and each folder is visited once, however many links lead to it.
     """
     names: list[str] = []
     unlisted: list[Skipped] = []
+    of_results: list[str] = []
     seen: set[tuple[int, int]] = set()
 
     def entries(folder: str) -> Iterator[tuple[str, bool]]:
+        start = f"{folder}/" if folder else ""
         try:
             state = os.stat(os.path.join(root, folder))
             if (
@@ -100,11 +104,13 @@ def walk(root: Path) -> tuple[list[str], list[Skipped]]:
                 return iter(())
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(os.path.join(root, folder)) as found:
-                listed = sorted((one.name, _is_folder(one)) for one in found if one.name[0] != ".")
+                every = {one.name: _is_folder(one) for one in found}
+            own = files_of_results(Path(root, folder), every)
+            listed = sorted(one for one in every.items() if one[0][0] != "." and one[0] not in own)
+            of_results.extend(start + name for name in sorted(own))
         except OSError as error:
             unlisted.append(Skipped(shown(folder or root), f"the folder cannot be listed ({error.strerror})"))
             return iter(())
-        start = f"{folder}/" if folder else ""
         return iter([(start + name, is_folder) for name, is_folder in listed])
 
     open_folders = [entries("")]
@@ -116,7 +122,7 @@ def walk(root: Path) -> tuple[list[str], list[Skipped]]:
             names.append(name)
         else:
             open_folders.pop()
-    return names, unlisted
+    return names, unlisted, of_results
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

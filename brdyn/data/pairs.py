@@ -63,7 +63,7 @@ class PairedSource(ImageSource):
 
     def __init__(self, root: Path, kind: str, split: str | None = None) -> None:
         self.description = shown(root)
-        every, unlisted = walk(root)
+        every, unlisted, _ = walk(root)
         self.unlisted = tuple(unlisted)
         names = [name for name in every if Path(name).suffix.lower() in EXTENSIONS]
         images, targets, partial = _by_layout(names, kind)

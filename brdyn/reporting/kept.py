@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from brdyn import checked_json, plots
 from brdyn.data import ImageSet
-from brdyn.errors import BrdynError, UsageError
+from brdyn.errors import BrdynError
 from brdyn.models import VisionTransformer
 from brdyn.reporting.plan import ReportSettings, Section, options_of
 from brdyn.result import Result, is_newer, result_class
@@ -18,7 +18,6 @@ from brdyn.store import OutputFolder, to_json
 from brdyn.store.result_files import missing, read_plain
 
 ORIGIN = "report"  # in the provenance of a result: what it was made for
-SAID = 6
 WORDS = {"images": "other images", "model": "another model or precision", "asked": "other settings"}
 
 
@@ -60,23 +59,6 @@ def differs(folder: Path, section: Section, origin: Mapping[str, Any]) -> str:
     if not isinstance(kept, dict):
         return "not of a report"
     return next((said for name, said in WORDS.items() if kept.get(name) != origin[name]), "")
-
-
-def check_others(out: Path, others: Iterable[tuple[str, str]]) -> None:
-    """Refuse to go on over results of something else.
-
-    Raises
-    ------
-    UsageError
-        Naming them.
-    """
-    found = [f"{name} ({why})" for name, why in others]
-    if found:
-        more = f" and {len(found) - SAID} more" if len(found) > SAID else ""
-        raise UsageError(
-            f"{str(out)!r} holds results that are not of this report: {', '.join(found[:SAID])}{more}; choose another "
-            "`out`, or pass `overwrite=True` to replace them"
-        )
 
 
 def read_kept(folder: Path, section: Section) -> Result | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from brdyn.arguments import checked
 from brdyn.choices import EPS, SPLICED, SURGERY, TANGENTS, check_twins, one_of
 from brdyn.errors import UsageError
 from brdyn.seeds import check_seed
+from brdyn.store.result_files import read_plain
 
 RANDOM, UNTRAINED = "random", "-untrained"
 REPORT, PAGE = "report.json", "report.html"
@@ -21,6 +22,7 @@ MEASURING = 1.6  # passes that a pass with all measures of motion takes, roughly
 BRANCHES = 1.3  # times as many with attention and MLP apart
 TANGENT = 1.7  # passes that a product with the Jacobians of all blocks takes, roughly
 EXCHANGE = "exchange"
+SAID = 6  # of results that are not of a report
 MAPS = ("mean", "affine")  # that stand in for whole phases
 
 
@@ -257,6 +259,32 @@ def check_alone() -> None:
 def is_report(folder: Path) -> bool:
     """Whether a folder holds a report, or what a report that was stopped has left."""
     return (folder / REPORT).is_file() or any(True for section in SECTIONS for _ in folder.glob(f"*/{section.name}"))
+
+
+def check_others(out: Path, others: Iterable[tuple[str, str]]) -> None:
+    """Refuse to go on over results of something else.
+
+    Raises
+    ------
+    UsageError
+        Naming them.
+    """
+    found = [f"{name} ({why})" for name, why in others]
+    if found:
+        more = f" and {len(found) - SAID} more" if len(found) > SAID else ""
+        raise UsageError(
+            f"{str(out)!r} holds results that are not of this report: {', '.join(found[:SAID])}{more}; choose another "
+            "`out`, or pass `overwrite=True` to replace them"
+        )
+
+
+def others_reported(out: Path, asked: Sequence[Subject]) -> Iterator[tuple[str, str]]:
+    """Folders of networks that the report which is there is on, and this one would not be; and why."""
+    models = read_plain(out / REPORT).get("models")
+    named = [one.get("folder") for one in models if isinstance(one, dict)] if isinstance(models, list) else []
+    for folder in named:
+        if isinstance(folder, str) and folder not in [one.folder for one in asked]:
+            yield folder, "a network that is not asked for"
 
 
 def passes(section: Section, depth: int, targets: int, settings: ReportSettings) -> float:

@@ -21,7 +21,7 @@ from brdyn.progress import stage
 from brdyn.reporting import plan
 from brdyn.reporting.assemble import assemble
 from brdyn.reporting.found import Found
-from brdyn.reporting.kept import check_others, differs, is_there, origin_of, read_kept
+from brdyn.reporting.kept import differs, is_there, origin_of, read_kept
 from brdyn.reporting.page import render_page
 from brdyn.reporting.plan import (
     DYNAMICS,
@@ -39,7 +39,9 @@ from brdyn.reporting.plan import (
     ReportSettings,
     Section,
     Subject,
+    check_others,
     is_report,
+    others_reported,
     said_duration,
 )
 from brdyn.reporting.prepared import Prepared
@@ -282,6 +284,8 @@ def make_report(
     """Make a report in a folder; see :func:`brdyn.report`."""
     if not (overwrite or is_report(out)) and out.is_dir():
         check_empty(out)
+    if not overwrite:
+        check_others(out, others_reported(out, models))
     run = ReportRun(out, settings, stream, formats, say)
     with OutputFolder(out, True, result=REPORT) as folder:
         prepared = [run.prepare(one, open_model, open_images) for one in models]

@@ -16,18 +16,12 @@ from brdyn.errors import UsageError, permitted
 from brdyn.interruption import uninterrupted
 from brdyn.store import files, unfinished
 from brdyn.store.json_files import to_json
-from brdyn.store.result_files import check_own, read_plain
+from brdyn.store.result_files import PICTURES, check_own, files_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg", "pdf")
-WRITTEN = (
-    *(f".{kind}" for kind in FORMATS),
-    ".json",
-    ".parquet",
-    ".safetensors",
-)  # all that results are made of
+FORMATS = PICTURES
 
 
 class OutputFolder:
@@ -43,8 +37,8 @@ class OutputFolder:
         Allow a folder that already holds files; only files of the same name, and those that the result replaced says
         are its own, go.
     go_on_with : sequence of str
-        Allow a folder that holds one of these too: a run to be gone on with. What killed runs have left beside that
-        is no hindrance, and is swept.
+        Allow a folder that holds one of these too: a run to be gone on with (`checkpoints` with a checkpoint in it).
+        What killed runs have left beside that is no hindrance, and is swept.
     result : str, optional
         The JSON file that a run of a command will write: a folder that is another command's is then refused.
 
@@ -75,7 +69,7 @@ class OutputFolder:
             raise UsageError(f"cannot write to the output folder {str(self.path)!r}; choose another `out`")
         self._unlock = weakref.finalize(self, files.lock(self.path))
         try:
-            if not (overwrite or any((self.path / name).exists() for name in go_on_with)):
+            if not (overwrite or unfinished.goes_on(self.path, go_on_with)):
                 check_empty(self.path)
             if result is not None:
                 check_own(self.path, result)
@@ -140,31 +134,19 @@ class OutputFolder:
         whole |= others or {}
         whole[name] = to_json({**content, "files": sorted({*whole, name})})
         with uninterrupted():
-            files.replace_together(self.path, whole, self._own(name))
+            files.replace_together(self.path, whole, files_of(self.path, name))
             self._saved = True
         return [name, *sorted({*whole} - {name})]
 
     def discard(self, name: str, others: Sequence[str] = ()) -> None:
         """Take an earlier result away: its JSON file first, then what that names, and others of its files."""
         path = self.path / name
-        own = self._own(name)
+        own = files_of(self.path, name)
         files.set_aside(path)
         files.sync(self.path)
         for file in sorted({*own, *others}, key=lambda file: not file.endswith(".json")):
             (self.path / file).unlink(missing_ok=True)
         files.aside(path).unlink(missing_ok=True)
-
-    def _own(self, name: str) -> set[str]:
-        """The files of an earlier result, by its JSON file, also by one that a killed run has set aside."""
-        found: set[str] = set()
-        for path in (self.path / name, files.aside(self.path / name)):
-            named = read_plain(path).get("files")
-            found |= {str(file) for file in named} if isinstance(named, list) else set()
-        return {
-            file
-            for file in found
-            if Path(file).name == file and Path(file).suffix in WRITTEN and (self.path / file).is_file()
-        }
 
 
 def check_empty(folder: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def write_pictures(
     folder: str | Path, figures: Mapping[str, Figure], formats: tuple[str, ...], result: str | None = None
 ) -> list[str]:
-    """Write pictures, all of them or none.
+    """Write pictures, all of them or none; and then their names into the result, which is there at every moment.
 
     Parameters
     ----------
@@ -51,10 +51,9 @@ def write_pictures(
         raise UsageError(f"{str(folder)!r} holds {[*there, *others][0]} already; choose another `out`")
     with OutputFolder(place, overwrite=True):
         drawn = {f"{title}.{kind}": render(figure, kind) for title, figure in figures.items() for kind in formats}
-        whole = dict(drawn)
+        files.replace_together(place, drawn)
         if result is not None:
             content = json.loads((place / result).read_bytes())
             content["files"] = sorted({*content.get("files", []), *names})
-            whole[result] = to_json(content)
-        files.replace_together(place, whole)
+            files.write_atomically(place / result, to_json(content))
     return names

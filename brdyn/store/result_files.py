@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,9 @@ KINDS = {
     "compare.json": Kind("brdyn compare"),
     GRID_RESULT: Kind("brdyn vitrm-train --grid", "brdyn.classifiers:Grid"),
 }
+PICTURES = ("png", "svg", "pdf")
+WRITTEN = (*(f".{kind}" for kind in PICTURES), ".json", ".parquet", ".safetensors")  # all that results are made of
+LARGEST = 64 * 2**20  # of the JSON file of a result, by far
 NEEDED = (".parquet", ".safetensors")
 MODEL = ("config.json", "model.safetensors")
 
@@ -85,17 +88,48 @@ def _is_there(path: Path) -> bool:
     return path.is_file() or files.aside(path).is_file()
 
 
+def named_in(content: Mapping[str, Any]) -> list[str]:
+    """The files that the content of a result's JSON file names; none where it is something else."""
+    named = content.get("files", [])
+    return [str(name) for name in named] if isinstance(named, list) else []
+
+
+def files_of(folder: Path, result: str) -> set[str]:
+    """The files of a result that are there, by its JSON file, also by one that a killed run has set aside."""
+    found: set[str] = set()
+    for path in (folder / result, files.aside(folder / result)):
+        found |= {*named_in(read_plain(path))}
+    return {
+        file for file in found if Path(file).name == file and Path(file).suffix in WRITTEN and (folder / file).is_file()
+    }
+
+
+def files_of_results(folder: Path, names: Collection[str]) -> set[str]:
+    """All files of the results in a folder that holds files of these names: each result names itself among its own.
+
+    >>> from pathlib import Path
+    >>> from brdyn.store.result_files import files_of_results
+    >>> phases.save("runs/named")
+    >>> sorted(files_of_results(Path("runs/named"), ["phases.json"]))
+    ['phases.json']
+    """
+    results = [name for name in KINDS if name in names or files.aside(Path(name)).name in names]
+    results = [name for name in results if not _is_large(folder / name)]
+    found = {name: files_of(folder, name) for name in results}
+    return {file for name, own in found.items() for file in own if name in own or name not in names}
+
+
+def _is_large(path: Path) -> bool:
+    """Whether this is somebody's: the annotations of a data set, say, in a `train.json`."""
+    return path.is_file() and path.stat().st_size > LARGEST
+
+
 def missing(path: Path, content: Mapping[str, Any]) -> list[str]:
     """The files that the content of a result's JSON file names and that are not there, but for pictures.
 
     Without these it is not whole; pictures are drawn again.
     """
-    named = content.get("files", [])
-    return [
-        str(name)
-        for name in (named if isinstance(named, list) else [])
-        if str(name).endswith(NEEDED) and not (path.parent / str(name)).is_file()
-    ]
+    return [name for name in named_in(content) if name.endswith(NEEDED) and not (path.parent / name).is_file()]
 
 
 def read_plain(path: Path) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from brdyn.errors import permitted
 from brdyn.store import files
 
 CHECKPOINTS = "checkpoints"  # their folder in that of a run
 MARKER = "unfinished.json"  # says that a run has begun here and not ended
 STATE = "state.json"  # of a checkpoint that is whole
+NAME = re.compile("stage[0-9]+-[0-9]+")  # of a checkpoint
 HALF = ".unfinished-"  # begins the name of a checkpoint that is not
 TRACKER = "tracker"
 LEFT = ("config.json", "model.safetensors")  # in a folder that a run may leave things in
@@ -20,12 +23,19 @@ LEFT = ("config.json", "model.safetensors")  # in a folder that a run may leave 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in the folder of a run's checkpoints."""
-    return [path for path in folder.glob("stage*-*") if (path / STATE).is_file()]
+    return [path for path in folder.glob("stage*-*") if NAME.fullmatch(path.name) and (path / STATE).is_file()]
 
 
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run can be gone on with in its folder."""
     return bool(checkpoints(folder / CHECKPOINTS))
+
+
+@permitted()
+def goes_on(folder: Path, names: Iterable[str]) -> bool:
+    """Whether one of these files is in a folder, or a checkpoint in `checkpoints`, which may be anybody's."""
+    paths = [folder / name for name in names]
+    return any(has_checkpoints(path.parent) if path.name == CHECKPOINTS else path.is_file() for path in paths)
 
 
 def is_there(folder: Path) -> bool:
@@ -46,7 +56,10 @@ def sweep(folder: Path, everything: bool = True) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif files.is_unfinished(path) or (everything and alone):
             path.unlink(missing_ok=True)
-    _prune(folder, [CHECKPOINTS, *(leaves if everything and alone else ())])
+    with suppress(OSError):  # not there, or not empty
+        (folder / CHECKPOINTS).rmdir()
+    if everything and alone:
+        _prune(folder, leaves)
 
 
 def _look(folder: Path) -> tuple[list[Path], bool]:

@@ -169,10 +169,12 @@ class Checkpoints:
         return path
 
     def remove(self) -> None:
-        """Give all of them up, the newest last: the run has its result."""
+        """Give all of them up, the newest last: the run has its result. What else is in their folder stays there."""
         for path in self._found():
             self._drop(path)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._sweep()
+        with suppress(OSError):  # not empty
+            self.folder.rmdir()
 
     def _drop(self, path: Path) -> None:
         """Give one up, which is whole to the last."""

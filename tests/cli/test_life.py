@@ -244,6 +244,20 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
     assert ("the run begins" in done.stdout) == resume
 
 
+@pytest.mark.parametrize("command", ["fit", "vit"])
+def test_checkpoints_of_somebodys_own_stay(run, request, tmp_path, command):
+    """They are nothing to go on with, and no training takes them away."""
+    mine = tmp_path / "out" / "checkpoints" / "mine.pth"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    options = request.getfixturevalue(command)
+    assert_one_line_error(run(*options, "--resume"), 2, "is not empty")
+    done = run(*options, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert names(mine.parent) == {"mine.pth"}
+    assert mine.read_text() == "precious"
+
+
 def test_an_unfinished_run_is_neither_taken_nor_lost(run, fit, stop, tmp_path):
     stop(2)
     assert run(*fit).returncode == 130

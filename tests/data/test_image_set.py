@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from brdyn.data import Batch, load_images, loading, reader
+from brdyn.data import Batch, find_source, load_images, loading, reader
 from brdyn.data import parquet as parquet_module
 from brdyn.data.image_set import SHARD, choose, share
 from brdyn.data.samples import SampleSource
 from brdyn.errors import BrdynError, UsageError
+from brdyn.progress import telling
+from brdyn.store import OutputFolder
 from tests.conftest import needs_offline
 
 MODEL = SimpleNamespace(transform=to_tensor, info=SimpleNamespace(patch=4))
@@ -50,6 +52,40 @@ def test_folder_is_read_recursively_in_order(folder):
     assert values(images) == list(range(10))
     assert images.report.count == 10
     assert images.report.skipped == []
+
+
+def result(folder, name="phases.json", **pictures):
+    """A result with pictures of these values."""
+    for title, value in pictures.items():
+        save(folder / f"{title}.png", value)
+    others = {f"{title}.png": (folder / f"{title}.png").read_bytes() for title in pictures}
+    with OutputFolder(folder, overwrite=True) as out:
+        out.save(name, {}, others={**others, "per_image.parquet": b""})
+
+
+def test_figures_of_results_are_no_photographs(folder, capsys):
+    """Wherever results lie, whole or set aside; what they do not name, and what somebody else says, is read."""
+    result(folder / "runs" / "phases", steps=100)
+    result(folder / "nested", "report.json", chart=101)
+    (folder / "nested" / "splice.json").write_text('{"files": ["00.png", "01.png"]}')
+    images = load_images(folder, MODEL)
+    assert (values(images), images.report.skipped) == (list(range(10)), [])
+    assert find_source(folder).label_names == ["nested"]
+    save(folder / "runs" / "phases" / "mine.png", 50)
+    (folder / "runs" / "phases" / "phases.json").rename(folder / "runs" / "phases" / ".phases.json.replaced")
+    with (folder / "nested" / "train.json").open("wb") as annotations:
+        annotations.truncate(2**40)
+    with telling():
+        images = load_images(folder, MODEL, strict=True)
+    assert values(images) == [*range(10), 50]
+    said = capsys.readouterr().err
+    assert f"left out of {str(folder)!r}: 4 files of results of brdyn, as 'nested/chart.png'" in said
+
+
+def test_a_folder_of_results_alone_holds_no_images(tmp_path):
+    result(tmp_path / "phases", steps=100)
+    with pytest.raises(UsageError, match=r"'phases/per_image.parquet' is of a result of brdyn, as all there is; give"):
+        load_images(tmp_path, MODEL)
 
 
 def test_workers_give_the_same(folder):
@@ -295,6 +331,7 @@ def test_no_readable_image_is_an_error(tmp_path):
         ("/nowhere/at/all", {}, "no such file or folder"),
         ("missing.jpg", {}, "no such file or folder"),
         ("nowhere", {}, "no file or folder here, and no hub data set"),
+        ("nowhere/", {}, "no images at 'nowhere/': no such file or folder"),
         ("samples", {"split": "test"}, "has no splits"),
         ("samples", {"label_column": "x"}, "has no columns"),
         ("FOLDER", {"image_column": "x"}, "has no columns"),

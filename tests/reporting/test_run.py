@@ -104,7 +104,7 @@ def test_results_of_something_else_are_listed_and_refused(again, photos, tmp_pat
     with pytest.raises(UsageError, match=r"little/phases \(other settings\)"):
         again(settings=ReportSettings(size="fast", n=12, null=2))
     with pytest.raises(UsageError, match=r"little/phases \(another model or precision\)"):
-        again([named("little", seed=5)])
+        again([named("little", seed=5), named("deeper", 8, 1)])
     (again.out / "little" / "perturb" / "perturb.json").write_text("{}")
     with pytest.raises(UsageError, match=r"not of this report: little/perturb \(not of a report\); choose"):
         again()

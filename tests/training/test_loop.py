@@ -485,8 +485,22 @@ def test_checkpoints_are_removed_newest_last(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "rmtree", look)
     checkpoints.remove()
-    assert left == [["stage1-00000002"], [], []]
+    assert left == [["stage1-00000002"], []]
     assert not (tmp_path / "c").exists()
+
+
+def test_what_is_no_checkpoint_stays_where_they_were(tmp_path):
+    """A folder of that name may be somebody's; what is half written is not."""
+    for name in ("mine.pth", "stage-final/state.json", "stageA-1/state.json", "deep/mine.pth", ".unfinished-1/half"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save(1, 5, {"w": torch.zeros(1)}, {})
+    assert [path.name for path in checkpoints.paths()] == ["stage1-00000005"]
+    (tmp_path / ".unfinished-2").mkdir()
+    checkpoints.remove()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.pth", "stage-final", "stageA-1", "deep"}
+    assert (tmp_path / "deep" / "mine.pth").read_text() == "{}"
 
 
 def test_a_batch_is_for_all_processes(batches):
