@@ -140,13 +140,11 @@ def test_no_number_of_a_comparison_stands_for_another(name, results):
 
 
 def test_rows_of_a_comparison_say_which_they_are(results):
-    def numbers(name):
-        return list(results[name].numbers())
-
-    assert {"steps 1: accuracy", "steps 2: accuracy"} <= set(numbers("vitrm_eval.json"))
-    assert "n 2, n sup 1: accuracy" in numbers("grid.json")
-    assert "halves, fitted False, rank 16: skill" in numbers("raptor_rank.json")
-    assert "stage 1, block 1: loss" in numbers("fit.json")
+    numbers = {name: list(result.numbers()) for name, result in results.items()}
+    assert {"steps 1: accuracy", "steps 2: accuracy"} <= set(numbers["vitrm_eval.json"])
+    assert "n 2, n sup 1: accuracy" in numbers["grid.json"]
+    assert "halves, fitted False, rank 16: skill" in numbers["raptor_rank.json"]
+    assert "stage 1, block 1: loss" in numbers["fit.json"]
 
 
 def test_another_k_is_another_result(results):
