@@ -626,7 +626,6 @@ def test_names_of_files_and_folders(tmp_path, monkeypatch, tiny):
         ("vit_base_r50_s16_224", "patches come from a convolutional network"),
         ("pvt_v2_b0", "fewer in each stage"),
         ("samvit_base_patch16", "windows in rows and columns"),
-        ("ghostnet_100", "do not all map one token sequence"),
     ],
 )
 def test_what_is_no_plain_vit_says_which_part_is_not(name, words):

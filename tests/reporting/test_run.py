@@ -141,8 +141,8 @@ def test_settings_are_noted_as_in_the_reports_that_are_kept():
 def test_one_model_that_fails_leaves_the_others(again, monkeypatch):
     broken = named("broken", seed=3)
     broken.blocks[2].mlp.fc2.bias.data.fill_(float("nan"))
-    found, _, said = again([named("little"), broken])
-    little, other = found.models
+    found, _, said = again([named("little"), named("deeper", 8, 1), broken])
+    little, _, other = found.models
     assert not little.failures
     assert "layer 3 of 'broken' is not finite" in other.failures["dynamics"]
     assert {one.answer for one in other.findings} == {"not measured"}
@@ -150,7 +150,7 @@ def test_one_model_that_fails_leaves_the_others(again, monkeypatch):
     assert found.failed == [f"broken ({other.failures['dynamics']})"]
     assert said[-2].startswith("broken: dynamics failed")
     with pytest.raises(BrdynError, match="layer 3"):  # nothing to report on
-        again([broken])
+        again([broken], overwrite=True)
 
 
 def test_an_untrained_network_is_marked(plain, tmp_path, pageless):
