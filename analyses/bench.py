@@ -53,7 +53,7 @@ def ratio(bare: Call, measured: Call, rounds: int, device: torch.device) -> dict
     pairs = np.empty((rounds, 2))
     for index in range(rounds):
         for which in (0, 1) if index % 2 == 0 else (1, 0):
-            pairs[index, which] = timed(calls[which], device)
+            pairs[index, which] = elapsed(calls[which], device)
     ratios = pairs[:, 1] / pairs[:, 0]  # of neighbours in time, so that a slow minute cancels
     middle, low, high = geometric_mean(ratios)
     medians = dict(zip(("bare_seconds", "measured_seconds"), np.median(pairs, axis=0).tolist(), strict=True))
@@ -67,6 +67,19 @@ def geometric_mean(ratios: np.ndarray) -> tuple[float, float, float]:
     half = stats.t.ppf(0.975, rounds - 1) * logs.std(ddof=1) / rounds**0.5 if rounds > 1 else 0.0
     low, middle, high = np.exp(logs.mean() + half * np.array([-1, 0, 1])).tolist()
     return middle, low, high
+
+
+def elapsed(call: Call, device: torch.device) -> float:
+    """Seconds of one call, by events of the device where it has them."""
+    if device.type != "cuda":
+        return timed(call, device)
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    first.record()
+    call()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / 1000
 
 
 def named(**ratios: dict[str, Any]) -> dict[str, Any]:
@@ -195,9 +208,9 @@ def ceilings(device: torch.device, rounds: int) -> dict[str, Any]:
 def fastest(call: Call, device: torch.device, rounds: int = 10) -> float:
     """Least seconds of so many calls, or of what a second has room for, after one to warm up."""
     call()
-    found = [timed(call, device)]
+    found = [elapsed(call, device)]
     while len(found) < rounds and sum(found) < 1:
-        found.append(timed(call, device))
+        found.append(elapsed(call, device))
     return min(found)
 
 
@@ -223,7 +236,7 @@ def profiled(step: Call, device: torch.device, steps: int) -> dict[str, Any]:
 
     if steps > 1:
         repeated()
-    seconds = timed(repeated, device)
+    seconds = elapsed(repeated, device)
     with profile() as found:
         timed(repeated, device)
     rows = [row for row in found.key_averages() if not cuda or is_kernel(row)]

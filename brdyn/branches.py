@@ -10,7 +10,7 @@ none. A plain block costs no arithmetic: its parts are tensors that it computes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from brdyn.models.tracing import tensors_in
 from brdyn.runtime import unfused
 
 STATE, ATTENTION, MLP, FUSED = "state", "attention", "mlp", "fused"
@@ -102,7 +103,7 @@ class _Ledger(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        known = [one for one in _tensors((*args, *kwargs.values())) if one in self.kept]
+        known = [one for one in tensors_in((*args, *kwargs.values())) if one in self.kept]
         parts = self._parts(func, args, kwargs, known) if known else None
         output = func(*args, **kwargs)
         if parts is not None:
@@ -208,15 +209,6 @@ class _Ledger(TorchDispatchMode):
         left = parts[STATE]
         same = left is state or torch.equal(left, state)
         return Branches(attention, mlp, None if same else left - state)
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among arguments, those in lists too."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)
 
 
 def _is_sum(output: Tensor, parts: Iterable[Tensor]) -> bool:

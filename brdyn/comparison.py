@@ -13,7 +13,7 @@ from brdyn.arguments import checked
 from brdyn.errors import UsageError
 from brdyn.provenance import Provenance
 from brdyn.result import Result, read
-from brdyn.store import OutputFolder, check_formats
+from brdyn.store import OutputFolder, check_formats, to_json
 from brdyn.store.result_files import KINDS
 from brdyn.words import cell, table_lines
 
@@ -59,7 +59,7 @@ class Comparison:
         every = [one.alike() for one in self.results.values()]
         found = []
         for what in dict.fromkeys(name for alike in every for name in alike):
-            if len({str(alike[what]) for alike in every if alike.get(what) is not None}) > 1:
+            if len({to_json({what: alike[what]}) for alike in every if alike.get(what) is not None}) > 1:
                 found.append(f"the {what} are not the same: differences may be due to them")
         measured = dict.fromkeys(one.measured for one in self.results.values() if one.measured)
         if len(measured) > 1:

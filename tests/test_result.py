@@ -109,6 +109,7 @@ def test_what_is_saved_comes_back(name, results, tmp_path):
     assert again == result
     assert again.provenance.header() == json.loads(json.dumps(result.provenance.header()))
     assert again.summary() == result.summary()
+    assert brdyn.compare(result, again).notes() == []
     assert set(draw(again)) == set(draw(result))
     content = json.loads((tmp_path / "out" / name).read_text())
     assert content["schema"] == type(result).SCHEMA
@@ -145,6 +146,14 @@ def test_rows_of_a_comparison_say_which_they_are(results):
     assert "n 2, n sup 1: accuracy" in numbers["grid.json"]
     assert "halves, fitted False, rank 16: skill" in numbers["raptor_rank.json"]
     assert "stage 1, block 1: loss" in numbers["fit.json"]
+
+
+@pytest.mark.parametrize(("entry", "what"), [("data", "images"), ("test", "test images")])
+def test_trainings_on_other_images_are_told(entry, what, results):
+    training = results["train.json"]
+    other = {**training.options, entry: {**training.options[entry], "digest": "another"}}
+    said = f"the {what} are not the same: differences may be due to them"
+    assert brdyn.compare(training, replace(training, options=other)).notes() == [said]
 
 
 def test_another_k_is_another_result(results):

@@ -110,18 +110,18 @@ class Watched(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if any(_place(one) in self.places for one in _tensors((*args, *(kwargs or {}).values()))):
+        if any(_place(one) in self.places for one in tensors_in((*args, *(kwargs or {}).values()))):
             self.used()
         return func(*args, **(kwargs or {}))
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among arguments and in lists of them."""
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments, those in lists too."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _place(tensor: Tensor) -> int:

@@ -289,6 +289,19 @@ def test_a_curve_comes_back_from_its_folder(tiny, images, tmp_path):
     assert (tmp_path / "curve" / "ranks.png").is_file()
 
 
+def test_of_blocks_that_do_nothing_no_skill_is_told(images):
+    teacher = tiny_vit()
+    for block in teacher.blocks:
+        for last in (block.attn.proj, block.mlp.fc2):
+            last.requires_grad_(False)
+            last.weight.zero_()
+            last.bias.zero_()
+    curve = brdyn.raptor_ranks(teacher, images, {"halves": ASSIGNMENT}, [0])
+    assert curve.answer() == (
+        "halves: with corrections of rank 0 the shared blocks have no skill that is known: doing nothing makes no error"
+    )
+
+
 def test_models_of_other_families_relax_too(noise_folder):
     model = load_model("vit_tiny_patch16_224", init="random", image_size=(32, 32))
     images = load_images(noise_folder, model)

@@ -1,6 +1,7 @@
 """Fidelity against direct computations, cost against counting, and results that come back."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from pandas.testing import assert_frame_equal
 from scipy import stats
 from torch.nn import functional
 
+from brdyn import compare
 from brdyn.data import Batch, load_images
 from brdyn.errors import UsageError
 from brdyn.measures.linear_maps import ROUNDING, ridge_maps
@@ -213,6 +215,12 @@ def test_evaluation_comes_back(labelled, tmp_path):
     content = json.loads((tmp_path / "out" / "raptor_eval.json").read_text())
     assert content["probing"]["n_test"] == 10
     assert content["probe_images"]["test"]["read"] == 10
+    for name, said in (("train", "fitted to"), ("test", "tested on")):
+        read = {**found.probing.images, name: {**found.probing.images[name], "digest": "another"}}
+        other = replace(found, probing=replace(found.probing, images=read))
+        assert compare(found, other).notes() == [
+            f"the images that probes were {said} are not the same: differences may be due to them"
+        ]
 
 
 def test_splits_of_the_probes_begin_at_the_seed_of_the_images(labelled, monkeypatch):
