@@ -286,7 +286,7 @@ def row(claim: Claim, records: Records, found: Found | None = None) -> Row:
 
 NOTHING_COUNTED = """The rule compares raw scores, of which some is had for nothing (by knowing nothing of an image:
 {{ had | listed(".3f") }}). Above that, of the teacher's {{ kept | listed(".1%") }} are kept, and masks lose
-{{ more.say("+.1%") }} more than classes: {{ "the" if more.against(0) else "no" }} verdict turns with it"""
+{{ more.say("+.1%") }} more than classes{{ ", the other way round" if more.against(0) }}"""
 
 
 def beyond_nothing(results: dense.Results) -> str:

@@ -213,9 +213,9 @@ def beyond(name: Name, side: str = "above", *, each: str = "") -> Beyond:
         return Told(True if up <= ALPHA else False if down <= ALPHA else None, up, down)
 
     return Beyond(
-        holds=f"{words(name)} is {side} that of untrained twins with p < {ALPHA:g}{for_every(each)}",
+        holds=f"{words(name)} is {side} that of untrained twins with p ≤ {ALPHA:g}{for_every(each)}",
         each=lambda numbers: [told(*one) for one in beside_twins(numbers, name)],
-        fails=f"{other} that with p < {ALPHA:g}{' for one' if each else ''}",
+        fails=f"{other} that with p ≤ {ALPHA:g}{' for one' if each else ''}",
         rests_on=TWINS,
         name=name,
     )

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from brdyn.measures.coupling import phases_at
+from brdyn.interventions import WithinAcross
+from brdyn.measures.coupling import SMALLEST, beyond_distance, phases_at
 from brdyn.measures.placements import placements
 
 PERMUTATIONS = 10_000
@@ -184,6 +185,12 @@ def placed(value: float, p_value: float, placements: int) -> Estimate:
     return Estimate(value, p_value=p_value, p_below=min(1.0, 1 - p_value + 1 / placements))
 
 
+def matched(test: WithinAcross) -> Estimate:
+    """By how much pairs across phases exceed those within at equal distance, with its test."""
+    excess = np.nan if test.matched_excess is None else test.matched_excess
+    return Estimate(excess, p_value=test.p_matched, p_below=test.p_matched_below)
+
+
 def mean_difference(differences: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     """The mean of paired differences, of clusters where they are given (each by its mean, as one), with its t
     interval, which is all numbers for fewer than two."""
@@ -198,7 +205,7 @@ def across_over_within(
     spans: Iterable[tuple[int, int]], values: ArrayLike, boundaries: Iterable[int], layers: int
 ) -> Estimate:
     """By how much operations on layers of two phases exceed those within one, at equal distance, against all other
-    placements of as many boundaries.
+    placements of as many boundaries, each over its standard error.
 
     `spans` has the first and last layer that each operation touches; those of one span are one, by their mean. Not a
     number where no distance has both.
@@ -206,20 +213,15 @@ def across_over_within(
     ends, which = np.unique(np.array(list(spans)), axis=0, return_inverse=True)
     mean = np.bincount(which.ravel(), np.asarray(values, dtype=float)) / np.bincount(which.ravel())
     first, last = ends.T
-    at_distance = np.equal.outer(last - first, np.unique(last - first)).astype(float)
     own = [boundary - 1 for boundary in boundaries]
     every, _ = placements(layers - 1, own, PERMUTATIONS, np.random.default_rng(0))
-
-    def excess(places: np.ndarray) -> np.ndarray:
-        """The regression on crossing a boundary, with a level of its own for every distance."""
-        phase = phases_at(layers, places + 1)
-        apart = (phase[:, first - 1] != phase[:, last - 1]).astype(float)
-        rest = apart - (apart @ at_distance / at_distance.sum(0)) @ at_distance.T
-        size = (rest**2).sum(1)
-        return np.divide(rest @ mean, size, out=np.full(len(places), np.nan), where=size > 1e-9)
-
-    found, others = float(excess(np.array([own]))[0]), excess(every[~(every == own).all(1)])
-    return against_draws(found, others[np.isfinite(others)]) if np.isfinite(found) else Estimate(np.nan)
+    phase = phases_at(layers, np.concatenate([[own], every[~(every == own).all(1)]]) + 1)
+    rest, size = beyond_distance(phase[:, first - 1] != phase[:, last - 1], last - first)
+    told = size > SMALLEST
+    if not told[0]:
+        return Estimate(np.nan)
+    over_error = rest[told] @ mean / size[told] ** 0.5
+    return replace(against_draws(over_error[0], over_error[1:]), value=float(rest[0] @ mean / size[0]))
 
 
 def beyond_twins(value: float, twins: ArrayLike) -> float:

@@ -46,6 +46,8 @@ class Range(NamedTuple):
     high: float
 
 
+ADDED_LATER = {"added": "later"}
+"""`field(default=…, metadata=ADDED_LATER)`: files of before a dataclass had this field may lack it."""
 ANY_SIZE = Range(-1_000_000, 1_000_000)
 """Of a number for which nothing else is said: nothing in a network is larger."""
 
@@ -192,13 +194,14 @@ def take(content: Any, wanted: Any, where: str = "", bounds: Range | None = None
 def _taken_object(content: dict[str, Any], wanted: Any, where: str, bounds: Range | None) -> Any:
     prefix, found = f"{where}." if where else "", {}
     lenient = bounds is not None or not is_dataclass(wanted)
+    later = () if lenient else [one.name for one in fields(wanted) if one.metadata == ADDED_LATER]
     for name, inner in _shape(wanted).items():
         if name is str:
             for key, value in content.items():
                 found[key] = take(value, inner, f"{prefix}{shortened(key, SHOWN)}", bounds)
         elif (key := name.rstrip("?")) in content:
             found[key] = take(content[key], inner, f"{prefix}{key}", bounds)
-        elif not (name.endswith("?") and lenient):
+        elif not (name.endswith("?") and lenient) and key not in later:
             raise JsonError(f"{where or 'it'} has no {key!r}")
     unknown = sorted(set(content) - set(found))
     if unknown and bounds is not None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brdyn import checked_json
-from brdyn.checked_json import ANY_SIZE, JsonError, Range, build, parse, read, take
+from brdyn.checked_json import ADDED_LATER, ANY_SIZE, JsonError, Range, build, parse, read, take
 from brdyn.errors import UsageError
 
 BAD_BYTES = {
@@ -125,6 +125,15 @@ class Record:
 
 
 RECORD = {"n": 1, "pair": [1, 2.5], "parts": [{"share": 1, "name": "a"}], "by": {"a": 3}}
+
+
+@dataclass
+class Grown:
+    share: float
+    placements: int = 3
+    below: float | None = field(default=None, metadata=ADDED_LATER)
+
+
 BUILT = Record(1, (1, 2.5), (Part(1, "a"),), {"a": 3})
 
 
@@ -136,6 +145,15 @@ def test_a_dataclass_of_a_result_has_all_of_its_entries_and_may_have_more():
             take({key: value for key, value in RECORD.items() if key != name}, Record)
     with pytest.raises(JsonError, match=r"^parts\[0\] has no 'name'$"):
         take({**RECORD, "parts": [{"share": 0.5}]}, Record)
+
+
+def test_a_dataclass_of_a_result_may_lack_what_was_added_later():
+    found = take({"share": 0.5, "placements": 1}, Grown)
+    assert found == Grown(0.5, 1, None)
+    with pytest.raises(JsonError, match=r"^it has no 'placements'$"):
+        take({"share": 0.5, "below": 0.1}, Grown)
+    with pytest.raises(JsonError, match=r'^below is "a" instead of a number or null$'):
+        take({"share": 0.5, "placements": 1, "below": "a"}, Grown)
 
 
 def test_a_dataclass_of_a_config_lacks_defaults_and_has_nothing_more():

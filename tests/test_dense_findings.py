@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analyses import claims
 from analyses.findings import dense
@@ -95,7 +96,6 @@ def test_a_share_is_of_the_same_seed_and_image_in_whatever_order_they_lie():
 def test_an_interval_is_over_images_and_seeds_together():
     one = dense.Share(np.array([1.0, 3.0]), np.array([0.0, 2.0]))
     assert one.errors == [(pytest.approx(2**0.5), np.inf), (pytest.approx(1.0), 1)]
-    assert one.beyond(one).say() == "+0.00 [+0.00, +0.00]"
     apart = one.less(one)
     assert apart.value == 0
     assert apart.high > one.estimate.high - one.value  # two that know nothing of each other
@@ -125,11 +125,21 @@ def test_what_is_had_for_nothing_is_kept_whatever_is_lost(records):
     assert numbers["kept"]["masks"].value == pytest.approx((own - nothing) / (teacher - nothing), abs=1e-3)
     assert numbers["had"] == {"classes": pytest.approx(0.1), "masks": pytest.approx(nothing)}
     assert numbers["more"].value == pytest.approx(numbers["kept"]["classes"].value - numbers["kept"]["masks"].value)
-    assert "no verdict turns with it" in claims.beyond_nothing(found)
+    assert claims.beyond_nothing(found).endswith("more than classes")
     told = claims.beyond_nothing(records.dense)
     assert "masks lose +14.4%" in told
-    assert told.endswith("the verdict turns with it")
+    assert told.endswith("more than classes, the other way round")
     assert told in claims.row(claims.of("dense.dense_loses_more"), records).why
+
+
+def test_a_difference_has_the_luck_of_the_raptors_that_are_in_it():
+    """Of three that lose 1, 2 and 3 more: 2, and besides a standard error of 1 / sqrt(3) over them."""
+    sure = np.full(3, 1.0), np.full(4, 1.0)
+    one, other = dense.Share(*sure, np.array([2.0, 4.0, 6.0])), dense.Share(*sure, np.array([1.0, 2.0, 3.0]))
+    half = stats.t.ppf(0.975, 2) / 3**0.5
+    assert one.less(other).high == pytest.approx(half)
+    assert dense.Share(*sure).less(dense.Share(*sure)).high == 0
+    assert dense.Share(*sure, np.ones(1)).less(dense.Share(*sure, np.ones(1))).high == np.inf
 
 
 def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
@@ -138,20 +148,20 @@ def test_a_fourth_block_gains_what_it_keeps_beyond_three(records):
     assert numbers["gain"]["depth"].value == pytest.approx(0.05, abs=0.01)
     judged = claims.of("dense.four_over_three").judge(records._replace(dense=found))
     assert "classes +0.0%" in judged.said
-    assert judged.holds
+    assert judged.verdict == "cannot be told"  # of one Raptor of each k
 
 
 @pytest.mark.parametrize("task", dense.DATA)
 @pytest.mark.parametrize(("beside", "blind"), [(1.0, False), (0.0, True)])
 def test_a_task_whose_heads_do_not_beat_knowing_nothing_is_told_and_not_judged(records, task, beside, blind):
     near = {"classes": 0.8 - 0.1 * beside, "masks": 0.8 - 0.1 * beside, "depth": 0.8 + 0.1 * beside}
-    found = results({"classes": ALIKE, **{one: {2: 0.6, 3: 0.7, 4: 0.8} for one in dense.DENSE}}, {task: near[task]})
+    found = results({"classes": ALIKE, **{one: {2: 0.69, 3: 0.7, 4: 0.71} for one in dense.DENSE}}, {task: near[task]})
     loses = claims.of("dense.dense_loses_more").judge(records._replace(dense=found))
     assert loses.verdict == ("cannot be told" if blind else "**holds**")
     assert (f"heads of {task} are not shown" in loses.said) == blind
     gains = claims.of("dense.four_over_three").judge(records._replace(dense=found))
-    assert gains.verdict == ("cannot be told" if blind and task in dense.DENSE else "**holds**")
-    assert "+10.0%" in gains.said  # the number is told, also of what is not judged
+    assert gains.verdict == "cannot be told"
+    assert "+1.0%" in gains.said  # the number is told, also of what is not judged
     lost = results({"classes": ALIKE, "masks": dict.fromkeys(dense.KS, 0.95), "depth": ALIKE}, {task: near[task]})
     judged = claims.of("dense.dense_loses_more").judge(records._replace(dense=lost))
     assert judged.verdict == ("cannot be told" if blind and task != "depth" else "**fails**")

@@ -67,7 +67,7 @@ def surgery():
     }
     test = {
         "within": 0.1, "across": 0.2, "p_contiguous": 0.5, "p_shuffled": 0.5, "matched_excess": None,
-        "p_matched": None, "placements": 3, "exact": True,
+        "p_matched": None, "placements": 3, "exact": True, "p_matched_below": None,
     }  # fmt: skip
     return {
         "table": [{**row, **INTERVAL}], "phases": phases_of_four(), "swap_tests": {"cls": test},
@@ -196,6 +196,7 @@ MAY_LACK = {
     ("left_out", "norm"), ("stages", "1"), ("recipe", "lr"), ("basins",), ("modes",),
     ("similarity",), ("provenance",), ("model", "digest"), ("model", "notes"), ("train", "read"), ("test", "read"),
     ("earlier", "1"), ("swap_tests", "cls"), ("null",), ("values", "cls: speed"),
+    ("cls", "p_matched_below"), ("test", "p_matched_below"),
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def twins_of(*values):
     return [{"a": value} for value in values]
 
 
-ONE_SIDE = "a is {} that of untrained twins with p < 0.05{} (fails: {} that with p < 0.05{})"
+ONE_SIDE = "a is {} that of untrained twins with p ≤ 0.05{} (fails: {} that with p ≤ 0.05{})"
 BELOW = ONE_SIDE.format("below", "", "above", "")
 ABOVE = ONE_SIDE.format("above", "", "below", "")
 
@@ -126,7 +126,7 @@ def test_a_rule_that_twins_pass_is_no_evidence(value, twins, verdict):
     judged = evidence(greater("a", 2), beyond("a"))
     assert judged.judge({"a": value, "untrained": twins_of(*twins)}) is verdict
     assert str(judged) == (
-        "a is above 2; untrained twins do not meet this, and a is above that of untrained twins with p < 0.05"
+        "a is above 2; untrained twins do not meet this, and a is above that of untrained twins with p ≤ 0.05"
     )
 
 

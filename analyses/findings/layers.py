@@ -4,6 +4,7 @@ stretch, and whether a Raptor's come to rest."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,10 +14,11 @@ import pandas as pd
 from analyses.findings.twins import beside, tables_of, twins_of, with_twins
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import UNTRAINED, Numbers
-from analyses.statistics import Estimate, across_over_within, placed
+from analyses.statistics import Estimate, across_over_within, matched
 from brdyn.classifiers import packaged
 from brdyn.interventions import Splice, within_against_across
 from brdyn.interventions.splice_result import same_phase
+from brdyn.measures.coupling import placement_test
 from brdyn.measures.dynamics import Dynamics
 from brdyn.measures.found_fixed_points import FixedPoints
 from brdyn.measures.found_spectra import EXPONENT, SIDES, overall, within
@@ -105,9 +107,7 @@ def shared(results: Results) -> Numbers:
         matrix = splice.exchanged()
         test = within_against_across((matrix + matrix.T) / 2, splice.phases.boundaries)
         assert test is not None
-        assert test.matched_excess is not None
-        assert test.p_matched is not None
-        excess[name] = placed(test.matched_excess, test.p_matched, test.placements)
+        excess[name] = matched(test)
     return {"excess": excess}
 
 
@@ -187,10 +187,14 @@ def coupled_phases(results: Results) -> Numbers:
     """The same within phases less across, at equal distance, with the test of other placements of the boundaries."""
     excess = {}
     for name, motion in results.motions.items():
-        tests = {} if motion.of.spectra is None else motion.of.spectra.tests
+        spectra, boundaries = motion.of.spectra, motion.of.phases.boundaries
         for side in SIDES:
-            value, test = motion.total(within(side)).value, tests.get(side)
-            one = Estimate(value) if test is None else placed(value, test.p_value, test.placements)
+            one = Estimate(motion.total(within(side)).value)
+            if spectra is not None:
+                coupled = spectra.coupling(side)[np.triu_indices(spectra.depth, 1)]
+                test = placement_test(coupled, spectra.depth, boundaries, seed=0)
+                assert test is not None
+                one = replace(one, p_value=test.p_value, p_below=test.p_below)
             excess[f"{name} {side}"] = one
     return {"excess": excess}
 

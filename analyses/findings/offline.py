@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.findings.twins import Finding, beside, twins_of
 from analyses.recording import OFFLINE, RESULTS
 from analyses.rules import Numbers
-from analyses.statistics import Estimate, across_over_within, placed
+from analyses.statistics import Estimate, across_over_within, matched, placed
 from brdyn import Phases
 from brdyn.classifiers import packaged
 from brdyn.errors import BrdynError
@@ -171,17 +171,17 @@ def swaps(results: Results) -> Numbers:
     found = {name: within_against_across(one, results.phases.boundaries) for name, one in matrices.items()}
     tests = {readout: test for readout, test in found.items() if test is not None}
     cuts = [results.phases.segmentations[k].boundaries for k in range(2, 6)]
-    others = (within_against_across(one, boundaries) for boundaries in cuts for one in matrices.values())
+    others = [within_against_across(one, boundaries) for boundaries in cuts for one in matrices.values()]
     within = {}
     for readout in tests:
         rows = surgery.rows("swap", readout)
         same = [phase[first - 1] == phase[second - 1] for first, second in rows["layers"]]
         within[readout] = Estimate.of(rows[same].mean(numeric_only=True))
-    excess = [placed(test.across - test.within, test.p_contiguous, test.placements) for test in tests.values()]
+    excess = [matched(test) for test in tests.values()]
     return {
         "within_phase": within, "excess": excess, "tests": tests,
         "ratio": {readout: test.within / test.across for readout, test in tests.items()},
-        "smallest": min(test.p_contiguous for test in others if test is not None),
+        "smallest": min(test.p_matched for test in others if test is not None and test.p_matched is not None),
     }  # fmt: skip
 
 

@@ -151,7 +151,9 @@ class ClassifierEvaluation(Result):
         on = f"{self.network} ({size_in_words(self.parameters, flops)}) on {self.test['images']} images"
         if self.recursion is not None and len(self.recursion.steps):
             best = self.recursion.steps.loc[self.recursion.steps["accuracy"].idxmax()]
-            return f"accuracy {best['accuracy']:.2%} in {counted(int(best['steps']), 'step')}: {on}"
+            tried = len(self.recursion.steps)
+            chosen = f" (the best of {tried} on these images, so optimistic)" if tried > 1 else ""
+            return f"accuracy {best['accuracy']:.2%} in {counted(int(best['steps']), 'step')}{chosen}: {on}"
         if self.scores is None:
             return on
         return f"accuracy {self.scores['accuracy']:.2%}, macro F1 {self.scores['macro_f1']:.3f}: {on}"

@@ -15,7 +15,6 @@ from brdyn.interventions.within_across import WithinAcross
 from brdyn.measures.intervals import told_apart
 from brdyn.measures.null import TWIN, BesideTwins, Null, Tables
 from brdyn.phases import Phases
-from brdyn.phases.evidence import ALPHA
 from brdyn.store import ROW, from_records, listed, records, rows_of
 
 AS_TEXT = ("layers", "order")
@@ -142,10 +141,9 @@ class Surgery(BesideTwins):
         parts = []
         test = self.tests.get(readout)
         if test is not None:
-            more = "more than for" if test.p_contiguous < ALPHA else "no more than for"
             parts.append(
                 f"swapping blocks changes {readout} by {test.within:.2f} within phases and {test.across:.2f} across "
-                f"(relative error; {more} other cuts into as many phases, p = {test.p_contiguous:.3f})"
+                f"(relative error; {test.told()})"
             )
         for kind, words in WORDS.items():
             rows = self.rows(kind, readout).sort_values("mean")

@@ -1,20 +1,23 @@
 """Is exchanging layers of one phase less harmful than exchanging layers of two? With permutation tests.
 
 Neighbouring layers are both in one phase more often and more alike whatever the phases, so a plain comparison says
-little. The null hypotheses here keep phases contiguous, or compare pairs at equal distance.
+little. Nor is it enough to compare with other contiguous phases: evenly spaced boundaries, which are those of a steady
+drift, leave the nearest pairs within phases. Pairs at equal distance are compared for that, among all placements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from brdyn.arguments import checked
+from brdyn.checked_json import ADDED_LATER
 from brdyn.choices import check_least
 from brdyn.measures.coupling import phases_at, placement_test, same_phase
 from brdyn.measures.placements import placements
+from brdyn.phases.evidence import ALPHA
 from brdyn.phases.given import contiguous as check_boundaries
 from brdyn.phases.matrices import square
 from brdyn.seeds import check_seed
@@ -29,15 +32,17 @@ class WithinAcross:
     within, across : float
         Mean over the pairs.
     p_contiguous : float
-        Share of all placements of as many boundaries with at least as large an excess of across over within.
+        Share of all placements of as many boundaries with at least as large an excess of across over within: small for
+        evenly spaced ones wherever harm grows with distance.
     p_shuffled : float
         The same over random assignments of layers to phases of the same sizes, which need not be contiguous: easy to
         pass, as distance alone does it.
     matched_excess : float or None
         Across minus within among pairs at equal distance, averaged over the distances that have both, each weighted
         by its pairs as a regression does (:func:`brdyn.measures.coupling.same_phase`); None where there is none.
-    p_matched : float or None
-        Share of the contiguous placements with at least as large a matched excess.
+    p_matched, p_matched_below : float or None
+        Share of the contiguous placements with at least, or at most, as large a matched excess over its standard error
+        (:class:`brdyn.measures.coupling.PlacementTest`).
     placements : int
         How many contiguous placements were compared.
     exact : bool
@@ -65,6 +70,18 @@ class WithinAcross:
     p_matched: float | None
     placements: int
     exact: bool
+    p_matched_below: float | None = field(default=None, metadata=ADDED_LATER)
+
+    def told(self) -> str:
+        """What pairs at equal distance say, in words."""
+        if self.p_matched is None:
+            return "no distance has pairs within phases and across"
+        p = f"p = {self.p_matched:.3f}"
+        if self.p_matched < ALPHA:
+            return f"at equal distance more across than for other cuts into as many phases, {p}"
+        if 1 / self.placements >= ALPHA:
+            return f"{self.placements} cuts into as many phases are too few to tell, {p}"
+        return f"at equal distance not told from other cuts into as many phases, {p}"
 
     def lines(self) -> list[str]:
         """The tests in words."""
@@ -136,6 +153,7 @@ def within_against_across(
         p_matched=None if matched is None else matched.p_value,
         placements=len(contiguous),
         exact=exact,
+        p_matched_below=None if matched is None else matched.p_below,
     )
 
 

@@ -4,13 +4,15 @@ distance: coupling, or harm done by exchanging them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from brdyn.checked_json import ADDED_LATER
 from brdyn.measures.placements import placements
 
 DRAWS = 10_000
+SMALLEST = 1e-9  # sum of squares of what says anything
 
 
 def phases_at(depth: int, boundaries: np.ndarray) -> np.ndarray:
@@ -43,13 +45,27 @@ def same_phase(depth: int, boundaries: np.ndarray) -> np.ndarray:
     >>> same_phase(4, np.array([[2]]))  # neighbours 1-2 and 3-4 within, 2-3 across; further apart all are across
     array([[ 0.5,  0. ,  0. , -1. ,  0. ,  0.5]])
     """
-    phase = phases_at(depth, boundaries)
     first, second = np.triu_indices(depth, 1)
-    same = (phase[:, first] == phase[:, second]).astype(float)
-    distance = np.equal.outer(second - first, np.arange(1, depth)).astype(float)  # (pairs, distances)
-    rest = same - (same @ distance / distance.sum(0)) @ distance.T
-    size = (rest**2).sum(1, keepdims=True)
-    return np.divide(rest, size, out=np.zeros_like(rest), where=size > 1e-9)
+    phase = phases_at(depth, boundaries)
+    rest, size = beyond_distance(phase[:, first] == phase[:, second], second - first)
+    return np.divide(rest, size[:, None], out=np.zeros_like(rest), where=size[:, None] > SMALLEST)
+
+
+def beyond_distance(chosen: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pairs are chosen `(n, pairs)`, less the share that is at their distance; and the sums of squares, `(n,)`.
+
+    What is left over its sum of squares weighs values as a regression on being chosen does; over the root of it, what
+    it comes to varies alike for every choice, so that choices can be held against each other.
+
+    Examples
+    --------
+    >>> from brdyn.measures.coupling import beyond_distance
+    >>> beyond_distance(np.array([[True, False, True]]), np.array([1, 1, 2]))
+    (array([[ 0.5, -0.5,  0. ]]), array([0.5]))
+    """
+    at = np.equal.outer(distances, np.unique(distances)).astype(float)  # (pairs, distances)
+    rest = chosen - (chosen @ at / at.sum(0)) @ at.T
+    return rest, (rest**2).sum(1)
 
 
 @dataclass(frozen=True)
@@ -59,15 +75,20 @@ class PlacementTest:
     Attributes
     ----------
     p_value : float
-        Share of the placements that give as much.
+        Share of the placements that give as much, each over its standard error: by the difference alone evenly spaced
+        boundaries, which have the fewest pairs within a phase, would be extreme twice as often as others.
     placements : int
+        Of those that have pairs of both kinds at one distance.
     exact : bool
         Whether all were compared.
+    p_below : float or None
+        Share of the placements that give as little; None in a result of before it was measured.
     """
 
     p_value: float
     placements: int
     exact: bool
+    p_below: float | None = field(default=None, metadata=ADDED_LATER)
 
 
 def placement_test(
@@ -81,13 +102,21 @@ def placement_test(
     --------
     >>> from brdyn.measures.coupling import placement_test
     >>> placement_test(np.array([0.9, 0.1, 0.1, 0.1, 0.1, 0.9]), 4, [2], seed=0)
-    PlacementTest(p_value=0.3333333333333333, placements=3, exact=True)
+    PlacementTest(p_value=0.3333333333333333, placements=3, exact=True, p_below=1.0)
     """
     chosen = np.array([boundaries], dtype=int)
     if not len(boundaries) or not same_phase(depth, chosen).any():
         return None
     places, exact = placements(depth - 1, (chosen[0] - 1).tolist(), draws, np.random.default_rng(seed))
     parts = np.array_split(places + 1, max(1, len(places) * len(coupling) // 10**7))
-    found = np.concatenate([same_phase(depth, part) @ coupling for part in parts])
-    here = float(same_phase(depth, chosen)[0] @ coupling)
-    return PlacementTest(float(np.mean(found >= here - 1e-12)), len(places), exact)
+    found = np.concatenate([_over_error(coupling, depth, part) for part in parts])
+    found, here = found[np.isfinite(found)], float(_over_error(coupling, depth, chosen)[0])
+    above, below = (float(np.mean(share)) for share in (found >= here - 1e-12, found <= here + 1e-12))
+    return PlacementTest(above, len(found), exact, below)
+
+
+def _over_error(coupling: np.ndarray, depth: int, boundaries: np.ndarray) -> np.ndarray:
+    """Within phases less across over its standard error, but for a factor; not a number where nothing says it."""
+    weights = same_phase(depth, boundaries)
+    size = (weights**2).sum(1)  # 1 over the sum of squares of the regression
+    return np.divide(weights @ coupling, size**0.5, out=np.full(len(weights), np.nan), where=size > 0)

@@ -11,13 +11,14 @@ import pandas as pd
 from brdyn.compared import Compared
 from brdyn.measures.fixed_points import ALL, ENDS, MOVES, RADIUS, FixedPointMetric
 from brdyn.store import ROW, from_records, records, rows_of
+from brdyn.words import with_interval
 
 TOLD = {
     "limit": "come to a limit",
     "neither": "come to neither a limit nor a cycle",
     "ran_away": "run beyond all numbers",
 }
-CONTRACTS, EXPANDS, UNCERTAIN = "contracts", "expands", "neither contracts nor expands"
+CONTRACTS, EXPANDS, UNCERTAIN = "contracts", "expands", "is not shown to contract or to expand"
 SHAPE: dict[str, Any] = {
     "factor": int,
     "phases": [{"name": str, "length": int}],
@@ -135,7 +136,7 @@ class FixedPoints(Compared):
         radius = self.curve(name, RADIUS.name)
         if len(radius):
             row = radius.iloc[0]
-            said += f": spectral radius {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            said += f": spectral radius {with_interval(row['mean'], row['low'], row['high'], '.3f')}"
         steps = self.curve(name, "step")["mean"]
         if len(steps):
             inside, last = steps.get(self.lengths[name], float("nan")), steps.iloc[-1]

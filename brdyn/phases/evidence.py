@@ -111,10 +111,11 @@ class Evidence(Compared):
             return f"whether there are phases cannot be tested: {self.untested}"
         assert self.largest is not None
         if not self.boundaries:
-            return (
-                f"no phases beyond a smooth drift (largest step after layer {self.largest.layer}, "
-                f"t = {self.largest.t:.1f}, p = {_p(self.largest.p)})"
-            )
+            step = self.largest
+            said = f"t = {step.t:.1f}, p = {_p(step.p)}"
+            if step.p <= self.alpha:  # which is not why it is none
+                said += f", but {step.ratio:.2f} x its trend, where {LEAST_RATIO:g} x is asked"
+            return f"no phases beyond a smooth drift (largest step after layer {step.layer}, {said})"
         places = ", ".join(f"{one.layer} ({one.ratio:.1f} x its trend, p = {_p(one.p)})" for one in self.boundaries)
         return f"{self.k} phases: more than a smooth drift, with boundaries after layer {places}"
 

@@ -142,12 +142,12 @@ def _stretch(found: Dynamics) -> Finding:
     if not len(spectra.pairs):
         sentence = f"whether layers stretch alike cannot be told: there are no two. {grows}"
         return Finding("stretch", UNCLEAR, "cannot be told", sentence, "a model with more layers")
-    told, doubts = [], []
+    told, tests = [], []
     for side, test in spectra.tests.items():
         every = _total(spectra, overall(side))
         said = f"{side} {every['mean']:.3f} (all pairs of layers"
         if test is not None:
-            doubts.append(test.p_value)
+            tests.append(test)
             more = _total(spectra, within(side))["mean"]
             said += f"; {more:+.3f} within phases, boundaries elsewhere p = {test.p_value:.2g}"
         told.append(f"{said})")
@@ -155,16 +155,19 @@ def _stretch(found: Dynamics) -> Finding:
         f"squared cosine of the leading {spectra.tangents} directions of two layers: {', '.join(told)}; "
         f"{spectra.chance:.2g} by chance{_of_which(found.phases)}. {grows}"
     )
-    if not doubts:
+    if not tests:
         return Finding("stretch", UNCLEAR, "no two layers in a phase", sentence, "phases of more than one layer")
     change = (
         "boundaries that divide the layers better than most others; layers are the units of the test, so that more "
         "images change little"
     )
-    if max(doubts) < DOUBT:
+    if all(test.p_value < DOUBT for test in tests):
         return Finding("stretch", YES, "more than layers of two", sentence, change)
-    if min(doubts) > 1 - DOUBT:
+    if all(test.p_below is not None and test.p_below < DOUBT for test in tests):
         return Finding("stretch", NO, "less than layers of two", sentence, change)
+    if any(1 / test.placements >= DOUBT for test in tests):
+        sentence += f". {tests[0].placements} placements of boundaries are too few for a test"
+        return Finding("stretch", UNCLEAR, "too few layers to tell", sentence, "a model of more layers, more phases")
     return Finding("stretch", UNCLEAR, "not told from other boundaries", sentence, change)
 
 
@@ -227,9 +230,10 @@ def _repair(found: Repair) -> Finding | None:
         return None
     told = [(str(group), *_shrinking(rows)) for group, rows in own.groupby("group", sort=False)]
     answers = {answer for _, answer, _ in told}
-    answer = answers.pop() if len(answers) == 1 else UNCLEAR
+    answer = next(iter(answers)) if len(answers) == 1 else UNCLEAR
     images = int(own["n_images"].min())
-    open_ = ALONE if images == 1 else "it depends on tokens or depth"
+    differs = len(answers) > 1 or bool((own["high"] < 0).any() and (own["low"] > 0).any())
+    open_ = ALONE if images == 1 else "it depends on tokens or depth" if differs else "not told from no change"
     short = {YES: "noise shrinks", NO: "noise grows", UNCLEAR: open_}
     said = f"noise of {largest:g} of a token's norm: " + "; ".join(f"on {group} {words}" for group, _, words in told)
     change = "smaller noise, other tokens; and untrained twins, which may repair or lose as much"

@@ -164,6 +164,9 @@ def test_a_network_is_called_by_what_was_built(name, built, said):
 def test_an_evaluation_names_what_was_built(classifier, images):
     said = evaluate_classifier(classifier, images, most=1).answer()
     assert "vitrm with width 12, depth 1, heads 2, hidden 16 (" in said
+    assert " in 1 step: vitrm" in said
+    several = evaluate_classifier(classifier, images, most=3).answer()
+    assert " (the best of 3 on these images, so optimistic): vitrm" in several
 
 
 def test_calibration_by_hand():

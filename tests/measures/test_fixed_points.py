@@ -100,6 +100,16 @@ def test_only_a_whole_interval_says_that_a_block_contracts():
     ]  # fmt: skip
 
 
+def test_an_interval_that_holds_1_is_no_evidence_of_neither_and_one_image_has_none():
+    row = {"phase": "it", "statistic": "radius", "unit": "", "group": "all", "application": 1, "sd": 0.1, "n_images": 8}
+    said = [
+        FixedPoints(FACTOR, {"it": LENGTH}, pd.DataFrame([{**row, "mean": 0.9, "low": low, "high": high}])).remarks()
+        for low, high in ((0.55, 1.25), (math.nan, math.nan))
+    ]
+    opening = f"it, applied {FACTOR * LENGTH} times, is not shown to contract or to expand where it ends: spectral "
+    assert said == [[f"{opening}radius 0.900 [0.550, 1.250]"], [f"{opening}radius 0.900"]]
+
+
 @pytest.mark.parametrize("period", [2, 3, 4])
 def test_a_rotation_comes_to_a_cycle(period):
     result = found(turned(2 * math.pi / period))

@@ -180,6 +180,18 @@ class TestEvidence:
         assert phases.sentence().startswith("no phases beyond a smooth drift (largest step after layer ")
         assert phases.sentence().endswith(f"the best cut into {phases.k} is {list(phases.boundaries)}")
 
+    def test_a_step_that_is_too_small_says_so_where_its_p_is_not_why(self):
+        steps = np.ones(23)
+        steps[11] = 1.45
+        depth = np.append(0, steps.cumsum())
+        evidence = segment(np.exp(-np.abs(np.subtract.outer(depth, depth)) / 24)).evidence
+        assert evidence.largest.p < 0.05
+        assert evidence.sentence() == (
+            "no phases beyond a smooth drift (largest step after layer 12, t = 3.5, p = 0.027, but 1.44 x its trend, "
+            "where 1.5 x is asked)"
+        )
+        assert "asked" not in segment(self.drift()).sentence()
+
     def test_k_can_be_what_the_evidence_supports(self):
         assert segment(self.drift(), k="test").k == 1
         assert segment(self.drift(), k="test").sentence().endswith("; all layers are one phase")

@@ -65,7 +65,7 @@ def test_tokens_rest_where_the_last_update_turns_them_less(last, half, said):
     assert "(5 images: intervals are rough)" in answer("converge", {"dynamics": dynamics(last, n=5)}).sentence
 
 
-def stretched(doubts, half=0.01, n=50, pairs=((1, 2),)):
+def stretched(doubts, half=0.01, n=50, pairs=((1, 2),), placements=50):
     """Spectra whose layers are coupled more within phases, by what share of other boundaries give as much."""
     quantities = {"exponent": 0.3} | {
         f"coupling of {side} directions, {pairs}": value
@@ -79,7 +79,7 @@ def stretched(doubts, half=0.01, n=50, pairs=((1, 2),)):
     ]
     growth = [{"quantity": "growth of the norm", "index": 1, "block": block, **interval(0.4)} for block in (1, 2)]
     tests = {
-        side: None if doubt is None else PlacementTest(doubt, 20, True)
+        side: None if doubt is None else PlacementTest(doubt, placements, True, 1.02 - doubt)
         for side, doubt in zip(("entering", "leaving"), doubts, strict=True)
     }
     spectra = Spectra(
@@ -95,8 +95,8 @@ def stretched(doubts, half=0.01, n=50, pairs=((1, 2),)):
     [
         ((0.01, 0.04), "yes", "more than layers of two"),
         ((0.01, 0.06), "unclear", "not told from other boundaries"),
-        ((0.99, 0.96), "no", "less than layers of two"),
-        ((0.99, 0.94), "unclear", "not told from other boundaries"),
+        ((0.99, 0.98), "no", "less than layers of two"),
+        ((0.99, 0.96), "unclear", "not told from other boundaries"),
         ((None, None), "unclear", "no two layers in a phase"),
     ],
 )
@@ -111,6 +111,19 @@ def test_layers_stretch_alike_where_few_other_boundaries_give_as_much(doubts, sa
         in (found.sentence)
     )
     assert found.sentence.endswith("nats a block, the norm of tokens by 0.40")
+
+
+def test_whether_layers_stretch_alike_cannot_be_told_by_few_placements_nor_where_nothing_differs():
+    few = answer("stretch", {"spectra": stretched((1 / 11, 1 / 11), placements=11)})
+    assert (few.answer, few.short) == ("unclear", "too few layers to tell")
+    assert few.sentence.endswith("by 0.40. 11 placements of boundaries are too few for a test")
+    same = PlacementTest(1.0, 55, True, 1.0)  # as large everywhere
+    older = PlacementTest(1.0, 55, True)  # of a result that does not say what is as small
+    for test in (same, older):
+        spectra = stretched((0.5, 0.5))
+        tests = {"entering": test, "leaving": test}
+        told = {"spectra": replace(spectra, details={"spectra": replace(spectra.spectra, tests=tests)})}
+        assert answer("stretch", told).short == "not told from other boundaries"
 
 
 def test_whether_layers_stretch_alike_cannot_be_told_of_one():
@@ -165,6 +178,19 @@ def test_noise_is_repaired_where_it_shrinks_from_most_depths(rates, said, words)
     found = answer("repair", {"perturb": repair(rates)})
     assert found.answer == said
     assert words in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("rates", "half", "short"),
+    [
+        ([-0.1, 0.1, 0.0, 0.0], 0.01, "it depends on tokens or depth"),
+        ([-0.05] * 12, 0.1, "not told from no change"),
+        ([-0.1, -0.1, 0.0, 0.0], 0.01, "not told from no change"),  # of most depths
+    ],
+)
+def test_noise_depends_on_depth_where_it_shrinks_from_some_and_grows_from_others(rates, half, short):
+    found = answer("repair", {"perturb": repair(rates, half)})
+    assert (found.answer, found.short) == ("unclear", short)
 
 
 def twins(count, last):
