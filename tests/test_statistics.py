@@ -1,5 +1,7 @@
 """Estimates of numbers that share something, numbers beside those of untrained twins, and several tests at once."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -158,6 +160,13 @@ def test_what_reaches_as_far_is_compared_by_hand():
         pytest.approx(1 - 7 / 3),
         1,
     )  # the least of all four, with two others
+
+
+def test_operations_across_phases_keep_their_level():
+    """Evenly spaced boundaries, too, of which the difference alone would call every ninth chance p < .05."""
+    rng, spans = np.random.default_rng(0), list(combinations(range(1, 13), 2))
+    found = [across_over_within(spans, rng.normal(size=66), [3, 6, 9], 12).p_value for _ in range(600)]
+    assert np.mean(np.array(found) < 0.05) < 0.075
 
 
 def drawn_fits(rng, fits, images, of_image, luck):
