@@ -20,6 +20,7 @@ from brdyn.errors import BrdynError
 from brdyn.progress import stage
 from brdyn.provenance import Stopwatch, skipped_lines
 from brdyn.store import OutputFolder, unfinished
+from brdyn.words import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -213,10 +214,19 @@ def finish(
 
 
 def write_drawn(result: Result, folder: OutputFolder, formats: tuple[str, ...]) -> list[str]:
-    """Write a result with its pictures; the names of the files."""
+    """Write a result with its pictures; the names of the files. Where those cannot be drawn it is written without."""
     from brdyn import plots
 
-    return result.write(folder, plots.draw(result), formats)
+    try:
+        return result.write(folder, plots.draw(result), formats)
+    except (BrdynError, OSError):
+        raise
+    except Exception as error:  # whatever it is, numbers may have taken hours
+        result.write(folder)
+        raise BrdynError(
+            f"the numbers are in {str(folder.path)!r}, without pictures: drawing them failed with an unforeseen "
+            f"{type(error).__name__}: {first_line(error)}; `brdyn plot` tries again"
+        ) from error
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]], unlabelled: Unlabelled, images: str = "") -> None:

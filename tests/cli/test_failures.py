@@ -12,6 +12,7 @@ import brdyn.runtime  # noqa: F401  (as any run has it by then)
 from brdyn.cli import commands, failures, streams
 from brdyn.cli.failures import explain
 from brdyn.errors import BrdynError, UsageError
+from tests import forked
 from tests.cli.commands import ROOT, assert_one_line_error
 
 
@@ -129,3 +130,16 @@ def test_write_error_outlives_its_reader(monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", Gone())
     streams.write_error("nobody reads this")
+
+
+@pytest.mark.parametrize("where", ["brdyn.plots.draw", "brdyn.store.folder.render"])
+def test_numbers_are_kept_where_pictures_cannot_be_drawn(tmp_path, where):
+    module, _, name = where.rpartition(".")
+    broken = f"import {module}\ndef broken(*_):\n    raise KeyError('summary')\n{module}.{name} = broken"
+    run = ["--model", "cifar_vit12", "--images", "samples", "-n", 2, "--bootstrap", 0]
+    done = forked.brdyn(["phases", *run, "--out", tmp_path / "out"], before=broken)
+    words = "without pictures: drawing them failed with an unforeseen KeyError: 'summary'; `brdyn plot` tries again"
+    assert_one_line_error(done, 1, f"the numbers are in '{tmp_path / 'out'}', {words}")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["phases.json"]
+    assert forked.brdyn(["plot", tmp_path / "out"]).returncode == 0
+    assert (tmp_path / "out" / "similarity.png").is_file()
