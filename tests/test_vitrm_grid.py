@@ -81,6 +81,8 @@ def test_batch_sizes_by_hand():
     assert said(0.4, SEEDS).holds is None  # seeds as far apart as .01
     assert said(0.3, seeds[:1]).holds is None
     assert said(0.4).said == "64 40.0%, 256 40.0%: +0.0 [-1.9, +1.9] points"
+    three = grid(repeats=seeds, batches=[(256, 0.4), (64, 0.4), (128, 0.39)])  # the best is one of two
+    assert judged("batch_sizes", grid=three).said == "64 40.0%, 128 39.0%, 256 40.0%: +0.0 [-2.2, +2.2] points"
 
 
 def test_a_grid_that_is_hardly_begun_can_be_written_up(records):

@@ -238,8 +238,9 @@ def batch_sizes(grid: Grid) -> Numbers | None:
     if len(grid.batches) < 2:
         return None
     right = grid.batches.sort_values("batch_size").set_index("batch_size")["accuracy"]
-    best, last = (of_images(value, grid.testing) for value in (right.max(), right.iloc[-1]))
-    return {"right": right, "lost": _lead(best, last, seeds_apart(grid))}
+    *smaller, last = (of_images(value, grid.testing) for value in right)
+    apart = seeds_apart(grid)
+    return {"right": right, "lost": largest(_lead(one, last, apart) for one in smaller)}
 
 
 def seeds_apart(grid: Grid) -> tuple[float, int]:
