@@ -99,7 +99,8 @@ class MaskTargets:
         check_size(image, size, name)
         mask = self._numbers(image, name).astype(np.int64)
         void = np.zeros(mask.shape, bool) if self.ignore is None else mask == self.ignore
-        least, most = (int(end(mask[~void], initial=0)) for end in (np.min, np.max))
+        there = mask[~void]
+        least, most = int(there.min(initial=0)), int(there.max(initial=0))
         if self.classes is None and self.ignore is None and most == USUAL_VOID:
             raise UsageError(
                 f"{name!r}: its mask holds {USUAL_VOID}, which mostly means void; say so by "

@@ -52,7 +52,7 @@ class LayerProbe(Result):
         Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
         main score, second to first, with intervals; no ratio to a score of 0.
     runs : DataFrame
-        The `penalty` and `epoch` that each repetition chose (`seed`: its number from 0; its seed is that of the run plus
+        The `penalty` and `epoch` of each repetition (`seed`: its number from 0; its seed is that of the run plus
         this), and `held_out`, the main score on the images that chose: NaN of k-NN, in old results, and of test images.
     classes : DataFrame
         IoU of each class, of segmentation.
