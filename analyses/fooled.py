@@ -191,6 +191,25 @@ def rates() -> list[dict[str, Any]]:
     ]
 
 
+def stabilities() -> dict[int, dict[str, tuple[float, float]]]:
+    """The least and the largest mean stability of the cut, by depth, of each kind of network, blocks of any k."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for row in phase_test.read_rows(phase_test.SIZE, phase_test.POWER):
+        of_depth = found.setdefault(row["layers"], {})
+        of_depth.setdefault(_kind(row.get("family")), []).append(row["mean_stability"])
+    return {
+        layers: {kind: (min(means), max(means)) for kind, means in kinds.items()} for layers, kinds in found.items()
+    }
+
+
+def _kind(family: str | None) -> str:
+    if family is None:
+        return "blocks"
+    if not family.startswith("noise"):
+        return "drifts"
+    return "wide noise" if family == "noise" else "narrow noise"
+
+
 def verdict(case: Case) -> str:
     """`3 phases, after layers 4, 8`, or none."""
     told = case.told()

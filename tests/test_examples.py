@@ -21,6 +21,14 @@ def test_pages_say_what_was_recorded():
     }
 
 
+def test_ranks_are_asked_for_as_in_what_is_told_of_them():
+    """All but which images and where to."""
+    run = json.loads((RESULTS / "ranks" / "cifar_vit12" / "raptor_rank.json").read_text())["provenance"]["command"]
+    (shown,) = re.findall(r"^\$ (brdyn raptor-rank .*)$", (examples.GUIDE / "raptor.md").read_text(), re.MULTILINE)
+    asked, said = (re.sub(r" --(images|out|workers) \S+| --overwrite", "", command) for command in (run, shown))
+    assert said == asked
+
+
 def test_a_place_is_filled_again_and_the_rest_left_alone(tmp_path, monkeypatch):
     (tmp_path / "page.md").write_text(GUIDE)
     (tmp_path / "other.md").write_text("no place\n")

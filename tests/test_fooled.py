@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from analyses import fooled, phase_test
 from analyses.fooled import Case, kernels, picture, real, simulated, verdict
 from brdyn import segment
+from tests.cli.commands import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,23 @@ def test_sizes_are_of_every_family_at_every_depth():
     assert list(sizes) == list(phase_test.structureless(12))
     for family, rows in sizes.items():
         assert [(row["family"], row["layers"]) for row in rows] == [(family, 12), (family, 24), (family, 40)]
+
+
+def test_pages_say_how_stable_cuts_are_at_every_depth():
+    means = fooled.stabilities()
+    assert list(means) == [12, 24, 40]
+    assert all(set(of) == {"drifts", "wide noise", "narrow noise", "blocks"} for of in means.values())
+    low, high = (
+        min(means[layers]["drifts"][0] for layers in (12, 24)),
+        max(means[12]["drifts"][1], means[24]["drifts"][1]),
+    )
+    phases, page = ((ROOT / "docs" / "guide" / name).read_text() for name in ("phases.md", "fooled.md"))
+    told = " to ".join(map("{:.2f}".format, means[40]["drifts"]))
+    blocks = " to ".join(map("{:.2f}".format, means[40]["blocks"]))
+    assert f"stability of {low:.2f} to {high:.2f} at L = 12 and 24" in phases
+    assert f"of {told} at L = 40 (blocks: {blocks})" in phases
+    assert f"at 40 layers {told} for drifts" in page
+    assert f"{blocks} for two to four blocks." in page
 
 
 def test_real_networks_have_no_matrix_where_it_is_not_packaged():

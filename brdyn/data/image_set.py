@@ -129,7 +129,8 @@ class ImageSet:
 
     @checked
     def some(self, most: int, seed: int) -> ImageSet:
-        """This set, or `most` of its images drawn at random where it has more."""
+        """This set, or `most` (at least 1) of its images drawn at random where it has more."""
+        check_least(1, most=most)
         return self if len(self) <= most else self.split(most, seed)[1] or self
 
     def shared_with(self, other: ImageSet) -> int:
@@ -247,7 +248,8 @@ class ImageSet:
         Raises
         ------
         BrdynError
-            If `strict` and an image cannot be read, (in a single process) if none can, or if a loader process dies.
+            If `strict` and an image cannot be read, if by far too many cannot or (in a single process) none can, or if
+            a loader process dies.
         """
         check_least(1, batch_size=batch_size)
         self.report = self.nothing_read() if rank == 0 else ReadReport()

@@ -116,6 +116,8 @@ class Batch:
             raise ValueError(
                 f"{len(images)} images, {len(positions)} positions and {len(self.labels)} labels do not go together"
             )
+        if targets is not None and len(targets) != len(images):
+            raise ValueError(f"{len(images)} images and {len(targets)} targets do not go together")
 
     @classmethod
     def of(cls, loaded: Loaded) -> Batch:

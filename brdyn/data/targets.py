@@ -99,7 +99,8 @@ class MaskTargets:
         check_size(image, size, name)
         mask = self._numbers(image, name).astype(np.int64)
         void = np.zeros(mask.shape, bool) if self.ignore is None else mask == self.ignore
-        most = int(mask[~void].max(initial=0))
+        there = mask[~void]
+        least, most = int(there.min(initial=0)), int(there.max(initial=0))
         if self.classes is None and self.ignore is None and most == USUAL_VOID:
             raise UsageError(
                 f"{name!r}: its mask holds {USUAL_VOID}, which mostly means void; say so by "
@@ -107,8 +108,8 @@ class MaskTargets:
                 f"or that it is a class by `classes={USUAL_VOID + 1}`"
             )
         limit = MOST_CLASSES if self.classes is None else self.classes
-        if most >= limit or int(mask.min(initial=0)) < 0:
-            wrong = most if most >= limit else int(mask.min())
+        if most >= limit or least < 0:
+            wrong = most if most >= limit else least
             raise UsageError(
                 f"{name!r}: its mask holds {wrong}, and the classes are 0 to {limit - 1}; give `classes`, or "
                 f"`ignore_index={wrong}` if that is void"

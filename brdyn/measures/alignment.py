@@ -22,7 +22,7 @@ class PhaseAlignment:
     Attributes
     ----------
     statistic : str
-        `speed`, or in results of earlier versions `change of speed`: the mean of `|s_b - s_{b-1}|`.
+        `speed`, or in results of earlier versions `change of speed`: the mean of `|s_{b+1} - s_b|`.
     at_boundaries, inside : float
         Mean angular speed (radians per layer) of the updates that cross a boundary, and of the others between layers.
     p_value : float

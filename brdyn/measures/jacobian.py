@@ -18,7 +18,7 @@ SINGULAR = 1e-4  # a ratio of lengths below which a Cholesky factor of squares i
 
 
 class BlockJacobian:
-    """`P_{l+1} J_l P_l` of one block at the states of B images: P takes off every token's own direction.
+    """`P_l J_l P_{l-1}` of block l at the states of B images: P takes off every token's own direction.
 
     P_l v is, token by token, v without its part along the state a_l of that token. Blocks that normalise what they read
     hand a change along a token's own state on as it is, so each of the N radial directions would count as neutral.

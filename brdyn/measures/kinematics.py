@@ -35,7 +35,7 @@ def norms(trajectory: Trajectory) -> Tensor:
 
 
 def updates(trajectory: Trajectory) -> list[Tensor]:
-    """`d_l = a_{l+1} - a_l`, L tensors `(B, N, D)`."""
+    """`d_l = a_l - a_{l-1}`, what block l does, for l = 1..L: L tensors `(B, N, D)`, the first of l = 1."""
     states = trajectory.states
     return trajectory.derive(
         "updates",
@@ -54,7 +54,7 @@ def update_norms(trajectory: Trajectory) -> Tensor:
 def step_angles(trajectory: Trajectory) -> Tensor:
     """Angle between consecutive states, `(L, B, N)`.
 
-    From `sin^2(angle / 2) = (|d|^2 - (|a_{l+1}| - |a_l|)^2) / (4 |a_l| |a_{l+1}|)`, which keeps its accuracy for small
+    From `sin^2(angle / 2) = (|d|^2 - (|a_l| - |a_{l-1}|)^2) / (4 |a_{l-1}| |a_l|)`, which keeps its accuracy for small
     angles where the arc cosine loses it (unless nearly all of the step is growth). NaN where a token is zero.
     """
 

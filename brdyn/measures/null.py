@@ -258,7 +258,8 @@ def with_null(
     Parameters
     ----------
     measure : callable
-        :func:`brdyn.token_dynamics`, :func:`brdyn.perturbation_repair` or :func:`brdyn.layer_surgery`.
+        :func:`brdyn.token_dynamics`, :func:`brdyn.perturbation_repair`, :func:`brdyn.layer_surgery` or
+        :func:`brdyn.splice_skill`.
     model : VisionTransformer
     images : ImageSet
     phases : Phases or sequence of int, optional
@@ -272,7 +273,7 @@ def with_null(
 
     Returns
     -------
-    Dynamics, Repair or Surgery
+    Dynamics, Repair, Surgery or Splice
         What the measure gives of the model, with `null`. Where a twin cannot be drawn or measured, `null` has none, and
         a note says why.
 

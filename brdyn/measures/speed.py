@@ -17,7 +17,7 @@ from brdyn.trajectory import Trajectory
 
 
 class AngularSpeed(PerImageMetric):
-    """`s_l`, the angle between `a_l` and `a_{l+1}` for l = 0..L-1, token by token, averaged over each group.
+    """`s_l`, the angle between `a_{l-1}` and `a_l` for l = 1..L, token by token, averaged over each group.
 
     BRH: registers slow, patches moderate, cls turns sharply at the end.
     """
@@ -32,7 +32,7 @@ class AngularSpeed(PerImageMetric):
 
 
 class TurningAngle(PerImageMetric):
-    """Angle between the updates `d_l` and `d_{l+1}` for l = 0..L-2, token by token, averaged over each group.
+    """Angle between the updates `d_l` and `d_{l+1}` for l = 1..L-1, token by token, averaged over each group.
 
     Zero for motion along a straight line, pi / 2 for updates that do not know of each other. Tokens that one of the two
     does not move are left out.

@@ -2,7 +2,7 @@
 
 At every layer the updates of an image's P patches form a matrix `(P, D)`. Its *stable rank* is
 `|d|_F^2 / |d|_2^2`, its *effective rank* the exponential of the entropy of its normalised singular values. Both
-are taken of the raw update `d_l = a_{l+1} - a_l` and of the tangent update, the part of d orthogonal to the token
+are taken of the raw update `d_l = a_l - a_{l-1}` and of the tangent update, the part of d orthogonal to the token
 over the token's norm, which moves its direction alone.
 """
 

@@ -151,9 +151,10 @@ def _check_as_it_is(options: Mapping[str, Any]) -> None:
 
 @checked
 def describe_model(name: str, image_size: int | Size | None = None, *, allow_code: bool = False) -> VisionTransformer:
-    """Build a model without weights, to read its `info`, `tokens` and `preprocessing`.
+    """Build a model to read its `info`, `tokens` and `preprocessing`; most without their weights.
 
-    It is on the meta device, but for that of a `file.py:function`, which is as the function makes it.
+    It is on the meta device, but for that of a `file.py:function`, which is as the function makes it, and for trained
+    classifiers, `cifar_vit12` too, which are small and read whole.
 
     >>> described = brdyn.describe_model("dinov2_vitb14_reg", image_size=224)
     >>> described.info.width, described.tokens.sizes()

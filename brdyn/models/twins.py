@@ -90,7 +90,7 @@ def untrained_twins(model: VisionTransformer, n: int, seed: int = 0) -> Untraine
     Raises
     ------
     UsageError
-        If nothing is known that initialises the model, as of a module of one's own, or n is negative.
+        If nothing is known that initialises the model, as of a module of one's own, or n is negative or more than 1000.
     BrdynError
         When it is drawn, if a twin is not built as the model is.
 

@@ -89,7 +89,7 @@ class Counts:
         return [name, values[1] - values[0], *difference, float(ratio(values[1], values[0])), *kept]
 
     def table(self, positions: Sequence[int]) -> pd.DataFrame:
-        """Everything, a row for each image, place and seed."""
+        """Everything, a row for each image, place and repetition, whose number from 0 is its `seed`."""
         parts = []
         for (model, place, probe), seeds in self.found.items():
             for seed, counted in enumerate(seeds):

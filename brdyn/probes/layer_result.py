@@ -52,8 +52,8 @@ class LayerProbe(Result):
         Two models at one place, or two places of one model, on the same test images: `difference` and `ratio` of the
         main score, second to first, with intervals; no ratio to a score of 0.
     runs : DataFrame
-        The `penalty` and `epoch` that each seed chose, and `held_out`, the main score on the images that chose them:
-        NaN where these were the test images, of k-NN, which chooses nothing, and in results of earlier versions.
+        The `penalty` and `epoch` of each repetition (`seed`: its number from 0; its seed is that of the run plus
+        this), and `held_out`, the main score on the images that chose: NaN of k-NN, in old results, and of test images.
     classes : DataFrame
         IoU of each class, of segmentation.
     sets : mapping of str to str
@@ -67,7 +67,7 @@ class LayerProbe(Result):
     ends : tuple of int or None
         Boundaries of phases, to mark.
     counted : DataFrame
-        What was counted in each test image.
+        What was counted in each test image; `seed` as in `runs`.
     examples : mapping of str to ndarray
         The worst, the middle and the best test image of the first model: `image`, `truth`, and what each model says.
     images : mapping

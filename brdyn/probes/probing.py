@@ -46,8 +46,9 @@ class Probing(Result):
     ----------
     table : DataFrame
         One row per `model`, `probe` (`knn`, `linear`) and `seed`: `accuracy` on the test images, the `penalty` chosen.
-        A seed draws which training images fit a linear probe and which choose its penalty, the same for every model;
-        k-NN draws nothing and has one row, seed 0.
+        `seed` is the number of the split, from 0; its seed is that of the run plus this. A split says which training
+        images fit a linear probe and which choose its penalty, the same for every model; k-NN draws nothing and has
+        one row, number 0, as has the linear probe whose penalty other images chose.
     ratios : DataFrame
         For each model but the first and each probe: `ratio` of its mean accuracy to the first's, `low` and `high` its
         95 % interval over test images by Donner and Zou, `sd` over seeds (NaN for one). All are NaN where the first has

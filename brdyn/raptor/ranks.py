@@ -289,7 +289,7 @@ def raptor_ranks(
     partitions : mapping of str to Phases or sequence of int
         By name, which layers share a block, as of :func:`brdyn.phases.as_assignment`.
     ranks : sequence of int
-        From 0; at the width and above nothing is shared any more.
+        From 0 to the width, at which nothing is shared any more.
     start : {"layer", "mean"}
         The shared weights: those of the layer that does best at all, or the mean.
     settings : FitSettings, optional

@@ -155,7 +155,8 @@ class ReportSettings:
     n : int or None
         Images of phases and dynamics, instead of the number of the size.
     null : int
-        Untrained twins to measure beside each model, in dynamics, perturbation, interventions and splicing.
+        Untrained twins to measure beside each model, in dynamics, Jacobian spectra, perturbation, interventions and
+        splicing.
     twin : bool
         Report on the untrained network of each model's architecture besides, as on a model.
     raptors : tuple of str

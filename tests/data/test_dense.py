@@ -120,6 +120,15 @@ def test_classes_above_the_count_are_refused(targets, highest, said, tmp_path, m
         load_dense(table(tmp_path / "a.parquet", [encoded(mask)]), model, "segmentation", targets=targets)
 
 
+def test_void_may_be_a_negative_number_and_a_class_may_not():
+    mask = np.zeros((40, 48), np.int32)
+    mask[0], mask[1] = -1, 2
+    data = encoded(mask, kind="TIFF")
+    np.testing.assert_array_equal(MaskTargets(ignore=-1).read(data, (48, 40), "x"), mask)
+    with pytest.raises(UsageError, match=r"holds -1, and the classes are 0 to 4095; .* `ignore_index=-1` if that is"):
+        MaskTargets(ignore=7).read(data, (48, 40), "x")
+
+
 def test_tasks_that_are_none(tmp_path, model):
     path = table(tmp_path / "a.parquet", [encoded(one) for one in masks()])
     with pytest.raises(UsageError, match=r"unknown task 'segmentaton'; choose one of segmentation, depth"):

@@ -139,6 +139,13 @@ def test_both_parts_of_a_split_keep_the_order(folder):
     assert {tuple(load_images(folder, MODEL).split(4, seed=seed)[1].chosen) for seed in range(6)} != {(0, 1, 2, 3)}
 
 
+def test_some_are_at_least_one(folder):
+    images = load_images(folder, MODEL)
+    assert len(images.some(2, 0)) == 2
+    with pytest.raises(UsageError, match=r"`most=0` is less than 1"):
+        images.some(0, 0)
+
+
 def test_a_batch_splits_in_order():
     images = torch.arange(5).view(5, 1, 1, 1).float()
     parts = list(Batch(images, torch.arange(10, 15), torch.arange(20, 25)).split(2))

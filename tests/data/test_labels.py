@@ -117,6 +117,8 @@ def test_metadata_that_is_not_as_the_hub_writes_it(tmp_path, metadata):
 def test_images_and_labels_cannot_come_apart():
     with pytest.raises(ValueError, match="do not go together"):
         Batch(torch.zeros(3, 3, 4, 4), torch.arange(3), torch.arange(2))
+    with pytest.raises(ValueError, match="3 images and 2 targets do not go together"):
+        Batch(torch.zeros(3, 3, 4, 4), torch.arange(3), targets=torch.zeros(2, 4, 4))
     batch = Batch(torch.arange(4.0)[:, None], torch.arange(4), torch.tensor([5, NO_LABEL, NO_LABEL, 7]))
     kept = batch.labelled()
     assert (kept.images.flatten().tolist(), kept.positions.tolist(), kept.labels.tolist()) == (

@@ -1,6 +1,7 @@
 """Measures of motion on cases with a known answer, and against direct float64 computation."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from brdyn.measures.update_field import UpdateField, ranks, singular_values
 from brdyn.models import TokenLayout
 from brdyn.phases import segment
 from brdyn.trajectory import Stream, Trajectory, capture
+from tests.cli.commands import ROOT
 from tests.conftest import needs_offline
 
 LAYOUT = TokenLayout.with_prefix((2, 3), {"cls": 1, "registers": 2})
@@ -66,6 +68,20 @@ def test_rotation_at_a_constant_angle(angle, grows):
     np.testing.assert_allclose(curve(convergence, "convergence", "cls"), expected, atol=1e-6)
     norm = feed(TokenNorm(LAYOUT, DEPTH), states)
     np.testing.assert_allclose(curve(norm, "norm", "registers"), growth, rtol=1e-6)
+
+
+def test_an_update_has_the_number_of_its_block():
+    """As on all pages: update l is from state l - 1 to state l, and turning l is from update l to the next."""
+    states = torch.ones(DEPTH + 1, 2, 9, 4)
+    states[2:, ..., 0], states[3:, ..., 1] = -3.0, 5.0  # blocks 2 and 3 move, along two axes
+    for kind, name, there in ((AngularSpeed, "speed", [2, 3]), (TurningAngle, "turning", [2])):
+        rows = feed(kind(LAYOUT, DEPTH), states).table()
+        cls = rows[(rows["group"] == "cls") & (rows["statistic"] == name)].set_index("layer")["mean"].fillna(0)
+        assert cls.index[0] == 1
+        assert cls.index[cls > 0.1].tolist() == there
+    written = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("brdyn/**/*.py")]
+    other = re.compile(r"(d_l|s_l)\b.{0,40}a_\{?l ?\+ ?1\b")
+    assert [path.name for path in written if other.search(path.read_text())] == []
 
 
 def test_turning_of_a_circle_and_of_a_line():

@@ -13,7 +13,7 @@ from brdyn.choices import chosen_measures
 from brdyn.errors import BrdynError, UsageError
 from brdyn.measures.headlines import headlines
 from brdyn.measures.in_words import decision
-from brdyn.measures.null import Null, _placed, with_null
+from brdyn.measures.null import BesideTwins, Null, _placed, with_null
 from brdyn.measures.readout import AGREEMENT, DIVERGENCE
 from brdyn.models.twins import UntrainedTwins
 from brdyn.phases import segment
@@ -59,6 +59,12 @@ def test_the_table_of_a_twin_is_what_measuring_it_gives(found, images):
             pd.testing.assert_frame_equal(tables[table].reset_index(drop=True), wanted.reset_index(drop=True))
         values = {what: twins[number - 1] for what, (_, twins) in result.beside().items()}
         assert values == pytest.approx(twin.headlines(twin.compared()), nan_ok=True)
+
+
+def test_every_result_that_can_have_twins_is_named():
+    kinds = {kind.__name__ for kind in BesideTwins.__subclasses__() if kind.__module__.startswith("brdyn.")}
+    assert {"Dynamics", "Splice"} <= kinds
+    assert [kind for kind in sorted(kinds) if kind not in with_null.__doc__] == []
 
 
 def test_twins_are_given_the_phases_that_were_found_in_the_model(images):

@@ -316,7 +316,9 @@ def test_classes_by_layer(little_cifar):
         patch.setattr("brdyn.probes.probing.split", lambda features, seed: drawn.append(seed) or split(features, seed))
         probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=2, seed=5, stream=ALONE)
         brdyn.probe_images(model, train.take(np.arange(60)), test, seeds=2, seed=7, stream=ALONE)
-    assert drawn == [5, 6, 7, 8]
+        numbered = probe_layers(model, train.take(np.arange(60)), test, layers="4", seeds=2, seed=9, stream=ALONE)
+    assert drawn == [5, 6, 7, 8, 9, 10]
+    assert numbered.runs.loc[numbered.runs["probe"] == "linear", "seed"].tolist() == [0, 1]
     both = probe_layers(model, train.take(np.arange(60)), test, layers="choose:2", seeds=1, stream=ALONE)
     assert both.sets["regular"] == "2+4"
     assert len(both.sets["chosen"].split("+")) == 2

@@ -207,6 +207,16 @@ def test_splits_begin_at_the_seed():
     assert not torch.equal(*(one.hits["linear"][0] for one in readings.values()))
 
 
+def test_the_seed_of_a_row_is_the_number_of_its_split():
+    train, test = clusters(noise=3.0), clusters(noise=3.0, seed=1)
+    rows = probe({"a ViT": train}, {"a ViT": test}, seeds=2, seed=5).table.set_index(["probe", "seed"])
+    assert rows.index.tolist() == [("knn", 0), ("linear", 0), ("linear", 1)]
+    for number in (0, 1):
+        alone = read_classes(train, test, seeds=1, seed=5 + number)
+        assert rows.loc[("linear", number), "penalty"] == alone.penalties[0]
+        assert rows.loc[("linear", number), "accuracy"] == alone.hits["linear"].double().mean()
+
+
 def test_splits_are_disjoint_and_stratified():
     labels = torch.tensor([0] * 10 + [1] * 50 + [2])
     fitting, kept = split_rows(labels, seed=0)
