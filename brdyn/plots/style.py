@@ -200,6 +200,7 @@ def look_of(group: object, among: Iterable[object] = ()) -> dict[str, Any]:
 def draw_interval(axes: Axes, x: Any, low: Any, high: Any, *, color: Any, shade: float) -> None:
     """Shade what lies between; where a point has no neighbour a shade has no width, and it is a line.
 
+    >>> import numpy as np
     >>> from brdyn.plots.style import draw_interval, new_figure
     >>> axes = new_figure(5, 3).subplots()
     >>> draw_interval(axes, [1, 2, 3, 4], [0, 0, np.nan, 1], [1, 1, np.nan, 2], color="black", shade=0.2)
@@ -215,6 +216,7 @@ def draw_interval(axes: Axes, x: Any, low: Any, high: Any, *, color: Any, shade:
 def alone(values: np.ndarray) -> np.ndarray:
     """Which finite values have no finite one beside them.
 
+    >>> import numpy as np
     >>> from brdyn.plots.style import alone
     >>> alone(np.array([1.0, np.nan, 2.0, 3.0])).tolist()
     [True, False, False, False]
@@ -297,7 +299,7 @@ def depth_colours() -> mpl.colors.ListedColormap:
     >>> from brdyn.plots.style import depth_colours
     >>> with themed("dark"):
     ...     bright = depth_colours()
-    >>> sum(bright(0.0)) > sum(depth_colours()(0.0))
+    >>> bool(sum(bright(0.0)) > sum(depth_colours()(0.0)))
     True
     """
     ends = ON_DARK if _theme.get() == "dark" else ON_LIGHT
