@@ -35,6 +35,7 @@ PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = ROOT / "docs" / "images" / "gallery"
 DOTS = 75  # per inch
 COLOURS = 96
+REFINED = 2  # Pillow's `kmeans`: a colour becomes the mean of what it stands for
 SAMPLES = "samples.jpg"
 FIRST = ROOT / "docs" / "images" / "similarity.png"  # of the README and the site's first page
 
@@ -149,8 +150,8 @@ def thumbnail(entry: Entry) -> bytes:
 
 
 def in_few_colours(image: Image.Image) -> Image.Image:
-    """Chosen so that thin curves keep theirs, however much there is of another."""
-    return image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    """Chosen so that thin curves keep theirs, however much there is of another, and greys stay grey."""
+    return image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, REFINED, dither=Image.Dither.NONE)
 
 
 def samples(columns: int = 10, rows: int = 2, side: int = 84) -> bytes:

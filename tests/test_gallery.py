@@ -5,9 +5,11 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ImageColor import getrgb
 
 from analyses import gallery
 from brdyn import plots
+from brdyn.plots.dynamics import BAND
 
 MOST_BYTES = 1_500_000
 ALIKE = 2.0  # of 255, on average: other fonts and versions move an edge by a fraction of a dot
@@ -39,6 +41,16 @@ def test_few_colours_are_those_of_the_picture(name):
     whole = Image.open(raw).convert("RGB")
     few = gallery.in_few_colours(whole).convert("RGB")
     assert np.abs(np.asarray(whole, dtype=float) - np.asarray(few)).max() < 30
+
+
+def test_the_bands_of_phases_stay_grey():
+    raw = BytesIO()
+    ENTRIES["repair"].draw().savefig(raw, dpi=gallery.DOTS, format="png")
+    whole = Image.open(raw).convert("RGB")
+    few = np.asarray(gallery.in_few_colours(whole).convert("RGB"))
+    band = few[(np.asarray(whole) == getrgb(BAND)).all(axis=-1)]
+    assert len(band)
+    assert np.ptp(band.astype(int), axis=-1).max() <= 1
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from brdyn.interventions import Repair, Splice, Surgery
 from brdyn.interventions.splice_cells import EXCHANGE
 from brdyn.measures.dynamics import SILENT, Dynamics
 from brdyn.phases import LayerSimilarity, Phases, segment
+from brdyn.plots.dynamics import BEGUN_ANEW
 from brdyn.plots.phases import side_by_side
 from brdyn.plots.splice import exchanges
 from brdyn.plots.style import GROUP_COLOURS, MARKERS, draw_band, new_figure, paper_style
@@ -106,7 +107,8 @@ def _(first: Dynamics, results: Mapping[str, Dynamics]) -> dict[str, Figure]:
             for name, one in results.items():
                 rows = one.table[(one.table["statistic"] == statistic) & (one.table["group"] == group)]
                 if len(rows):
-                    curves[name], unit = _of_table(rows, one.phases.layers), str(rows["unit"].iloc[0])
+                    shown = _without_ends(rows, one.phases) if statistic in BEGUN_ANEW else rows
+                    curves[name], unit = _of_table(shown, one.phases.layers), str(rows["unit"].iloc[0])
             panels.append((group, unit, curves))
         pictures[statistic] = _panels(panels, len(panels))
     return pictures
@@ -138,7 +140,9 @@ def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
     """Deletions for every readout, and swaps for that which most results have."""
     del first
     pictures = {}
-    readout = max(GROUP_COLOURS, key=lambda name: sum(name in one.readouts for one in results.values()))
+    readouts = _of_any(one.readouts for one in results.values())
+    in_order = [*GROUP_COLOURS, *sorted(readouts)]
+    readout = max(in_order, key=lambda name: sum(name in one.readouts for one in results.values()))
     swapped = {
         name: (one.matrix("swap", readout), one.phases)
         for name, one in results.items()
@@ -147,7 +151,7 @@ def _(first: Surgery, results: Mapping[str, Surgery]) -> dict[str, Figure]:
     if swapped:
         pictures["swap"] = side_by_side(swapped, f"relative error of {readout}", cmap="magma", vmin=0, hollow=True)
     panels = []
-    for readout in _of_any(one.readouts for one in results.values()):
+    for readout in readouts:
         curves = {}
         for name, one in results.items():
             if readout in one.readouts and len(rows := one.rows("delete", readout)):
@@ -206,6 +210,12 @@ def _(first: Evaluation, results: Mapping[str, Evaluation]) -> dict[str, Figure]
 def _of_any(named: Iterable[Iterable[str]]) -> list[str]:
     """What any of several results has, each once, in the order of first appearance."""
     return list(dict.fromkeys(chain.from_iterable(named)))
+
+
+def _without_ends(rows: pd.DataFrame, phases: Phases) -> pd.DataFrame:
+    """A curve that breaks at the last layer of each phase, where it is 0 by definition."""
+    ends = rows["layer"].isin([last for _, last in phases.intervals])
+    return rows.assign(**{name: rows[name].mask(ends) for name in ("mean", "low", "high")})
 
 
 def _of_table(rows: pd.DataFrame, layers: int) -> pd.DataFrame:

@@ -133,7 +133,7 @@ def draw_curves(
         )
     for statistic, style in zip(statistics, STYLES, strict=False):
         for group, curve in rows[rows["statistic"] == statistic].groupby("group", sort=False):
-            look = look_of(group, other="#444444")
+            look = look_of(group, table["group"])
             handles[group] = Line2D([], [], label=str(group), **look)
             for first, last in parts:
                 ordered = curve[curve["layer"].between(first, last)].sort_values("layer")

@@ -15,10 +15,9 @@ from brdyn.plots.dynamics import STYLES, draw_bands
 from brdyn.plots.null import HATCH, bands_of, draw_twins, twins_handles
 from brdyn.plots.phases import draw_matrix
 from brdyn.plots.style import (
-    GROUP_COLOURS,
-    GROUP_MARKERS,
     INK,
     QUIET,
+    depth_colours,
     draw_band,
     head,
     layer_axis,
@@ -84,7 +83,7 @@ def _by_start(
     *,
     log: bool,
 ) -> Figure:
-    targets = list(dict.fromkeys(rows["target"]))
+    targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(repair.angles["group"]))
     sizes = sorted(rows["eps"].unique(), reverse=True)
     lines: list[dict[str, Any]] = [  # all styles, and again in paler colours
         {"linestyle": STYLES[place % len(STYLES)], "alpha": 1 / (1 + place // len(STYLES))}
@@ -97,7 +96,7 @@ def _by_start(
         for eps, line in zip(sizes, lines, strict=True):
             for group, curve in chosen[chosen["eps"] == eps].groupby("group", sort=False):
                 ordered = curve.sort_values("start")
-                look = look_of(group)
+                look = look_of(group, groups)
                 if eps == sizes[0]:  # one band a curve is enough to see by
                     draw_twins(axes, bands, "start", look["color"], target=target, eps=eps, group=group)
                 shade = 0.25 * line["alpha"]
@@ -107,7 +106,9 @@ def _by_start(
         if log:
             log_scale(axes)
     panels[0].set_ylabel(label)
-    handles: list[Artist] = [Line2D([], [], label=group, **look_of(group)) for group in dict.fromkeys(rows["group"])]
+    handles: list[Artist] = [
+        Line2D([], [], label=group, **look_of(group, groups)) for group in dict.fromkeys(rows["group"])
+    ]
     handles += [Line2D([], [], color=INK, label=f"eps {eps:g}", **line) for eps, line in zip(sizes, lines, strict=True)]
     for twins in twins_handles(repair.null):
         if len(sizes) > 1:
@@ -132,7 +133,7 @@ def plot_repair(repair: Repair, phases: Phases, *, eps: float, title: str) -> Fi
     if bands is not None:
         bands = bands[bands["low"] > 0]
     targets, groups = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["group"]))
-    colours = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.9, 256)))  # no pale yellow
+    colours = depth_colours()
     scale = mpl.colors.Normalize(0, phases.layers)
     figure = new_figure(0.9 + 3.3 * len(targets), 0.6 + 2.3 * len(groups))
     panels = figure.subplots(len(groups), len(targets), squeeze=False, sharex=True, sharey="row")
@@ -250,7 +251,7 @@ def _draw_deletions(axes: Axes, surgery: Surgery) -> None:
     for readout in surgery.readouts:
         rows = surgery.rows("delete", readout)
         layers = [layers[0] for layers in rows["layers"]]
-        look = look_of(readout)
+        look = look_of(readout, surgery.readouts)
         draw_twins(axes, bands, "layer", look["color"], readout=readout, measure="relative_error")
         draw_band(axes, layers, rows, label=readout, **look)
     axes.set_title("one layer deleted")
@@ -264,10 +265,11 @@ def _draw_shuffles(axes: Axes, surgery: Surgery) -> None:
         for kind, fill, offset in (("shuffle_within", True, -0.05), ("shuffle_across", False, 0.05)):
             rows = surgery.rows(kind, readout)
             places = np.array([phases.index(phase) for phase in rows["phase"]]) + shift + offset
-            colour = GROUP_COLOURS[readout]
+            look = look_of(readout, surgery.readouts)
+            colour = look["color"]
             label = f"{readout}, {'within the phase' if fill else 'as many layers across a boundary'}"
             axes.scatter(
-                places, rows["mean"], s=16, marker=GROUP_MARKERS[readout], edgecolors=colour, label=label,
+                places, rows["mean"], s=16, marker=look["marker"], edgecolors=colour, label=label,
                 facecolors=colour if fill else "none", linewidths=0.9, alpha=0.8,
             )  # fmt: skip
             for phase, low, high in _shuffled_twins(surgery, kind, readout):

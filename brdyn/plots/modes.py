@@ -11,14 +11,13 @@ from brdyn.plots.dynamics import draw_bands
 from brdyn.plots.null import bands_of, draw_twins, twins_handles
 from brdyn.plots.style import (
     CURVE,
-    GROUP_COLOURS,
-    GROUP_MARKERS,
     INK,
     QUIET,
     draw_band,
     head,
     layer_axis,
     legend_below,
+    look_of,
     new_panels,
     paper_style,
 )
@@ -114,10 +113,10 @@ def plot_spectra(modes: Modes, phases: Phases, *, title: str) -> Figure:
         axes.plot(np.cos(turn), np.sin(turn), color=QUIET, linewidth=0.8)
         own = modes.spectrum[modes.spectrum["phase"] == phase]
         for group, part in own.groupby("group", sort=False):
-            colour = GROUP_COLOURS.get(str(group), QUIET)
+            look = look_of(group, modes.errors["group"])
             axes.scatter(
-                part["real"], part["imaginary"], s=7, alpha=0.5, linewidths=0, color=colour, label=group,
-                marker=GROUP_MARKERS.get(str(group), "o"),
+                part["real"], part["imaginary"], s=7, alpha=0.5, linewidths=0, color=look["color"], label=group,
+                marker=look["marker"],
             )  # fmt: skip
         outside = own[own[["real", "imaginary"]].abs().max(axis=1) > size]
         if len(outside):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from brdyn.plots.style import QUIET
+from brdyn.plots.style import QUIET, alone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Style = Literal["-", "--", ":"]
 HATCH = "/////"
+LONE = 5  # points: the width of a band that has one place, wider than the line of a curve's own interval
 HATCHES = {"-": HATCH, "--": HATCH.replace("/", "\\"), ":": "....."}  # by the line style of the curve
 
 
@@ -52,13 +53,16 @@ def draw_twins(
         bands = bands[bands[name] == value]
     rows = bands.sort_values(over)
     places, low, high = (rows[name].to_numpy() for name in (over, "low", "high"))
+    lone = alone(low + high)
     if np.array_equal(low, high, equal_nan=True):
         axes.plot(places, low, style, color=colour, alpha=0.7, linewidth=0.8, zorder=-1)
+        axes.plot(places[lone], low[lone], "_", color=colour, alpha=0.7, zorder=-1)
         return
     axes.fill_between(
         places, low, high, facecolor="none", edgecolor=colour, hatch=HATCHES[style], alpha=0.35, linewidth=0.8,
         linestyle=style, zorder=-1,
     )  # fmt: skip
+    axes.vlines(places[lone], low[lone], high[lone], color=colour, alpha=0.35, linewidth=LONE, zorder=-1)
 
 
 def twins_handles(null: Null | None, style: Style = "-") -> list[Artist]:

@@ -13,6 +13,7 @@ from brdyn.plots.style import (
     INK,
     QUIET,
     distinct_colours,
+    draw_interval,
     fitted,
     head,
     layer_ticks,
@@ -67,7 +68,7 @@ def plot_layer_scores(found: LayerProbe, *, title: str) -> Figure:
     figure = new_figure(5.0, 3.4)
     axes = figure.subplots()
     draw_layer_scores(axes, found)
-    axes.set_title(title)
+    axes.set_title(fitted(title, figure.get_figwidth()))
     legend_below(figure, axes.get_legend_handles_labels()[0])
     return figure
 
@@ -100,10 +101,8 @@ def draw_layer_scores(axes: Axes, found: LayerProbe) -> None:
             markersize=3,
             label=name,
         )
-        if probe == "linear" and len(own) == 1:  # a band of one place would not be seen
-            axes.vlines(places, own["low"], own["high"], color=colour, linewidth=1.2)
-        elif probe == "linear":
-            axes.fill_between(places, own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
+        if probe == "linear":
+            draw_interval(axes, places, own["low"], own["high"], color=colour, shade=0.2)
     joined = rows[rows["place"].str.contains("+", regex=False) & (rows["probe"] == "linear")]
     named = {
         place: ", ".join(label for label, own in found.sets.items() if own == place) for place in found.sets.values()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import seaborn as sns
 
 from brdyn.plots.beyond import LOWEST
-from brdyn.plots.style import MARKERS, QUIET, head, new_panels, paper_style
+from brdyn.plots.style import MARKERS, QUIET, draw_interval, head, new_panels, paper_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,5 @@ def _draw(
         marker=marker, markersize=4, markevery=inside.to_numpy().nonzero()[0].tolist(),
     )  # fmt: skip
     axes.plot(rows[column][~inside], kept[~inside], "v", color=colour, markersize=5, markerfacecolor="none")
-    axes.fill_between(
-        rows[column], rows["low"].clip(lower=LOWEST), rows["high"].clip(lower=LOWEST), color=colour, alpha=0.15,
-        linewidth=0,
-    )  # fmt: skip
+    low, high = (rows[end].clip(lower=LOWEST) for end in ("low", "high"))
+    draw_interval(axes, rows[column], low, high, color=colour, shade=0.15)

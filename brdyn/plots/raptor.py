@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from brdyn.training import History
 
 
+MARGIN = 0.05
 SHOWN = {"r2": "R²", "relative_error": "relative error", "cosine": "cosine"}
 SKILLS = {
     "skill_identity": "skill over the identity",
@@ -218,10 +219,9 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, *, clipped: bool) -> list[str]:
     Returns what is to be said of that.
     """
     beyond = []
+    rows = rows[rows["group"] != "all"]
     for group, curve in rows.groupby("group", sort=False):
-        if group == "all":
-            continue
-        look = look_of(group, other=INK) | {"markersize": 3, "linewidth": 1, "label": str(group)}
+        look = look_of(group, rows["group"]) | {"markersize": 3, "linewidth": 1, "label": str(group)}
         draw_band(axes, curve["layer"], curve, shade=0.2, **look)
         if clipped:
             beyond += mark_beyond(axes, curve["layer"], curve["mean"], LOWEST, look["color"], str(group))
@@ -367,7 +367,7 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
             for place, low, high in zip(places, fits[f"{column}_low"], fits[f"{column}_high"], strict=True):
                 axes.plot([low, high], [place, place], color=INK, linewidth=1)
         if fits[column].min() < LOWEST:
-            axes.set_xlim(left=LOWEST)
+            axes.set_xlim(LOWEST, _right_end(fits, column))
             for place, value in zip(places, fits[column], strict=True):
                 if value < LOWEST:
                     axes.text(
@@ -379,3 +379,9 @@ def plot_ladder(fits: pd.DataFrame, values: Mapping[str, str], *, title: str) ->
     panels[0].set_yticks(places, fits.index)
     head(figure, title)
     return figure
+
+
+def _right_end(fits: pd.DataFrame, column: str) -> float:
+    """Of an axis that is cut on the left: a little beyond the largest value and its interval, and 0 at least."""
+    most = fits[[name for name in (column, f"{column}_high") if name in fits]].max().max()
+    return max(0.0, float(most)) + MARGIN

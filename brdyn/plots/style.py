@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from textwrap import wrap
@@ -48,11 +48,15 @@ GROUP_MARKERS = {
     "y": "o",
     "z": "^",
 }
+# Of groups of other names: the colours of that list that are left, its black paler than the ink.
+OWN_COLOURS = ("#E69F00", "#56B4E9", "#444444")
+OWN_MARKERS = ("v", "P", "X", "<", ">", "*", "p")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "*")  # of things that are no token groups
 LETTERS_PER_INCH = 13  # of a heading
 LEGEND_COLUMN, LEGEND_MARK = 1.4, 0.5  # inches: a column at least, and of it the line and the space around it
 LETTERS_OF_A_LEGEND = 19  # in an inch
 MARKS = 12  # of a long curve
+ON_LIGHT, ON_DARK = (0.0, 0.9), (0.35, 1.0)  # of viridis, for curves
 LABELLED = {  # leading digits of a logarithmic axis: over how many powers of ten these are two labels at least
     (1, 2, 3, 4, 5, 6, 7, 8, 9): 0.0, (1, 2, 3, 5, 7): 0.48, (1, 2, 5): 0.7, (1,): 2.0,
 }  # fmt: skip
@@ -79,6 +83,7 @@ THEMES: dict[str, dict[str, Any]] = {
 }
 DARKENED = {
     INK: _LIGHT,
+    CURVE: "#B3A2E3",
     "#444444": "#BBBBBB",
     "#EEEEEE": "#262B33",
     "#D9D9D9": "#3A404A",
@@ -172,15 +177,53 @@ def new_panels(count: int, width: float, height: float, **shared: Any) -> tuple[
     return figure, list(figure.subplots(1, max(1, count), squeeze=False, **shared)[0])
 
 
-def look_of(group: object, other: str = QUIET) -> dict[str, Any]:
-    """Colour and marker of the curve of a token group; `other` is the colour of what is none.
+def look_of(group: object, among: Iterable[object] = ()) -> dict[str, Any]:
+    """Colour and marker of the curve of a token group.
+
+    `among` are all groups of the result, repeated as they may be: a group of a name of the user's own has the look of
+    its place among such, the same in every picture of the result.
 
     >>> from brdyn.plots.style import look_of
     >>> look_of("cls")
     {'color': '#D55E00', 'marker': 'o', 'markersize': 3.5}
+    >>> look_of("prompt", ["summary", "prompt", "patches"])
+    {'color': '#56B4E9', 'marker': 'P', 'markersize': 3.5}
     """
-    colour, marker = GROUP_COLOURS.get(str(group), other), GROUP_MARKERS.get(str(group), "o")
+    name = str(group)
+    own = list(dict.fromkeys(str(one) for one in among if str(one) not in GROUP_COLOURS))
+    place = own.index(name) if name in own else 0
+    colour = GROUP_COLOURS.get(name, OWN_COLOURS[place % len(OWN_COLOURS)])
+    marker = GROUP_MARKERS.get(name, OWN_MARKERS[place % len(OWN_MARKERS)])
     return {"color": colour, "marker": marker, "markersize": 3.5}
+
+
+def draw_interval(axes: Axes, x: Any, low: Any, high: Any, *, color: Any, shade: float) -> None:
+    """Shade what lies between; where a point has no neighbour a shade has no width, and it is a line.
+
+    >>> import numpy as np
+    >>> from brdyn.plots.style import draw_interval, new_figure
+    >>> axes = new_figure(5, 3).subplots()
+    >>> draw_interval(axes, [1, 2, 3, 4], [0, 0, np.nan, 1], [1, 1, np.nan, 2], color="black", shade=0.2)
+    >>> [line.tolist() for line in axes.collections[1].get_segments()]
+    [[[4.0, 1.0], [4.0, 2.0]]]
+    """
+    places, low, high = (np.asarray(part, dtype=float) for part in (x, low, high))
+    axes.fill_between(places, low, high, color=color, alpha=shade, linewidth=0)
+    if (lone := alone(low + high)).any():
+        axes.vlines(places[lone], low[lone], high[lone], color=color, linewidth=1.2, alpha=min(1.0, 3 * shade))
+
+
+def alone(values: np.ndarray) -> np.ndarray:
+    """Which finite values have no finite one beside them.
+
+    >>> import numpy as np
+    >>> from brdyn.plots.style import alone
+    >>> alone(np.array([1.0, np.nan, 2.0, 3.0])).tolist()
+    [True, False, False, False]
+    """
+    known = np.isfinite(values)
+    beside = np.pad(known, 1)
+    return known & ~beside[:-2] & ~beside[2:]
 
 
 def draw_band(
@@ -199,7 +242,7 @@ def draw_band(
     **look
         Of the line; the interval has its `color`.
     """
-    axes.fill_between(x, rows["low"], rows["high"], color=look["color"], alpha=shade, linewidth=0)
+    draw_interval(axes, x, rows["low"], rows["high"], color=look["color"], shade=shade)
     return axes.plot(x, rows["mean"], **look)[0]
 
 
@@ -244,7 +287,23 @@ def ordered_colours(count: int) -> list[tuple[float, float, float]]:
     >>> sum(light) > sum(dark)
     True
     """
+    if _theme.get() == "dark":
+        return [depth_colours()(place)[:3] for place in np.linspace(1, 0, count)]
     return list(sns.color_palette("viridis_r", count + 1)[1:])
+
+
+def depth_colours() -> mpl.colors.ListedColormap:
+    """From dark to light for curves: what the ground would hide is left out.
+
+    >>> from brdyn.plots import themed
+    >>> from brdyn.plots.style import depth_colours
+    >>> with themed("dark"):
+    ...     bright = depth_colours()
+    >>> bool(sum(bright(0.0)) > sum(depth_colours()(0.0)))
+    True
+    """
+    ends = ON_DARK if _theme.get() == "dark" else ON_LIGHT
+    return mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(*ends, 256)))
 
 
 def distinct_colours(named: Sequence[str], count: int) -> list[Any]:

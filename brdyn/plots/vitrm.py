@@ -14,6 +14,7 @@ from brdyn.plots.style import (
     CURVE,
     MARKERS,
     QUIET,
+    draw_interval,
     fitted,
     head,
     log_scale,
@@ -88,7 +89,7 @@ def _curve(steps: pd.DataFrame, name: str, axes: Axes, label: str | None = None)
     """A curve with its interval."""
     low, high = ("low", "high") if name == "accuracy" else (f"{name}_low", f"{name}_high")
     axes.plot(steps["steps"], steps[name], color=CURVE, marker="o", markersize=3, label=label)
-    axes.fill_between(steps["steps"], steps[low], steps[high], color=CURVE, alpha=0.2, lw=0)
+    draw_interval(axes, steps["steps"], steps[low], steps[high], color=CURVE, shade=0.2)
 
 
 def _calibrations(steps: pd.DataFrame, axes: Axes) -> None:

@@ -179,7 +179,7 @@ class LayerProbe(Result):
         size = None if origin is None else origin.details["model"]["image_size"]
         learnt = self.sizes["fit"] + self.sizes.get("choose", 0)
         chosen = "; optimistic: chosen on the test images" if self.optimistic else ""
-        return f"fitted on {learnt} and tested on {images_of(self.sizes['test'], size)}{chosen}"
+        return f"fitted on {learnt:,} and tested on {images_of(self.sizes['test'], size)}{chosen}"
 
     @property
     def optimistic(self) -> bool:

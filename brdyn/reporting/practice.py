@@ -181,7 +181,10 @@ def _said(change: Change) -> str:
             "no block is shown to do better in the place of another than leaving that out; by R² "
             f"{change.words} {costs}"
         )
-    return f"{change.words} {costs}; saves {change.saved:.1%} of the blocks' parameters"
+    return (
+        f"of the blocks shared that are shown to do better than leaving a layer out, {change.words} {costs}; saves "
+        f"{change.saved:.1%} of the blocks' parameters"
+    )
 
 
 def _costs_of(change: Change) -> str:

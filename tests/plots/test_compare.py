@@ -94,3 +94,19 @@ def test_every_model_of_a_run_has_a_curve():
 def test_a_raptor_is_said_to_run_by_itself():
     axes = draw_comparison(compare(*[evaluation(0.5, 0.1)] * 2))["fidelity"].axes[0]
     assert (axes.get_title(), axes.get_ylabel()) == ("R², all", "R², autoregressive")
+
+
+def test_curves_break_where_they_are_0_by_definition():
+    """As in the picture of one result: at the last layer of each phase."""
+    ends = [last for _, last in PHASES.intervals]
+    values = [0 if layer in ends else 5 for layer in range(1, PHASES.layers + 1)]
+    one = dynamics(curve("estimation_mean", "cls", values, 1), curve("norm", "cls", [0, *values]))
+    pictures = draw_comparison(compare(one, one))
+    shown = pictures["estimation_mean"].axes[0].lines[0].get_ydata()
+    np.testing.assert_array_equal(shown, [value or np.nan for value in values])
+    np.testing.assert_array_equal(pictures["norm"].axes[0].lines[0].get_ydata(), [0, *values])
+
+
+def test_swaps_are_compared_of_groups_of_any_name():
+    one = operated("summary", "swap")
+    assert set(draw_comparison(compare(one, one))) == {"swap"}

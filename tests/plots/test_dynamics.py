@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
 from brdyn.errors import UsageError
@@ -81,3 +82,25 @@ def test_one_legend_below_names_every_group_once(table, phases):
     figure = plot_panels(table, {"size": ["norm"], "motion": ["speed"]}, phases, title="a model")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cls", "patches"]
     assert not any(axes.get_legend() for axes in figure.axes)
+
+
+def test_groups_of_other_names_look_the_same_in_every_picture(phases):
+    """Though a statistic may be of some of them."""
+    table = pd.concat(
+        [*(rows("norm", group, 0, range(7)) for group in ("summary", "memory", "prompt")),
+         *(rows("speed", group, 1, range(6)) for group in ("memory", "prompt"))]
+    )  # fmt: skip
+    norm, speed = (
+        [(line.get_color(), line.get_marker()) for line in plot_curves(table, name, phases, title="").axes[0].lines]
+        for name in ("norm", "speed")
+    )
+    assert len({colour for colour, _ in norm}) == len({marker for _, marker in norm}) == 3
+    assert not {colour for colour, _ in norm} & set(GROUP_COLOURS.values())
+    assert speed == norm[1:]
+
+
+def test_the_interval_of_a_value_that_stands_alone_is_a_line(phases):
+    table = rows("estimation_variance", "cls", 1, [5, 0, 7, 0, 9, 0])
+    axes = plot_curves(table, "estimation_variance", phases, title="a model").axes[0]
+    lines = [line for one in axes.collections if isinstance(one, LineCollection) for line in one.get_segments()]
+    np.testing.assert_allclose(lines, [[[1, 4.9], [1, 5.1]], [[3, 6.9], [3, 7.1]], [[5, 8.9], [5, 9.1]]])

@@ -1,13 +1,16 @@
 """Pictures of interventions, read back from the figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 
 from brdyn.interventions import Repair, Surgery
 from brdyn.phases import segment
-from brdyn.plots import plot_final_angles, plot_growth, plot_layers, plot_matrices, plot_repair
-from brdyn.plots.style import GROUP_COLOURS, INK, QUIET
+from brdyn.plots import plot_final_angles, plot_growth, plot_layers, plot_matrices, plot_repair, themed
+from brdyn.plots.style import GROUP_COLOURS, INK, QUIET, look_of
 
 LAYERS = 4
 
@@ -128,3 +131,31 @@ def test_layers_show_deletions_and_shuffles(surgery):
     bars = [line.get_color() for line in shuffled.lines if len(line.get_xdata()) == 2]
     assert set(bars) == {INK, QUIET}
     assert not {INK, QUIET} & set(GROUP_COLOURS.values()) - {GROUP_COLOURS["x"]}
+
+
+def test_groups_of_any_name_are_drawn_and_told_apart(surgery):
+    """Of a model of one's own; the same group looks the same in both panels."""
+    named = {"cls": "summary", "patches": "memory"}
+    own = replace(surgery, table=surgery.table.replace({"readout": named}))
+    deleted, shuffled = plot_layers(own, title="a model").axes
+    looks = [look_of(readout, own.readouts) for readout in own.readouts]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == 2
+    assert [line.get_color() for line in deleted.lines[:2]] == [look["color"] for look in looks]
+    filled = [points for points in shuffled.collections if len(points.get_facecolor())]
+    assert [to_hex(points.get_facecolor()[0]).upper() for points in filled] == [look["color"] for look in looks]
+
+
+def test_every_start_is_seen_in_the_dark(repair, phases):
+    with themed("dark"):
+        figure = plot_repair(repair, phases, eps=0.5, title="a model")
+    ground, colours = luminance(figure.get_facecolor()), [line.get_color() for line in figure.axes[0].lines]
+    ratios = [(max(one, ground) + 0.05) / (min(one, ground) + 0.05) for one in map(luminance, colours)]
+    assert len(ratios) == LAYERS + 1
+    assert min(ratios) > 2
+
+
+def luminance(colour):
+    """Relative, as WCAG has it."""
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]

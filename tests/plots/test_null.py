@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgb
 
 import brdyn
 from brdyn.plots import draw
-from brdyn.plots.null import HATCH
-from brdyn.plots.style import GROUP_COLOURS
+from brdyn.plots.null import HATCH, draw_twins
+from brdyn.plots.style import GROUP_COLOURS, new_figure
 from brdyn.trajectory import Stream
 from tests.conftest import tiny_vit
 
@@ -118,3 +118,16 @@ def test_every_picture_of_curves_names_the_twins(results):
         or any("untrained twins (2)" in axes.get_title() for axes in figure.axes)
     }
     assert named == {"speed", "modes", "repair", "final_angle", "growth", "swap", "layers"}
+
+
+@pytest.mark.parametrize("high", [1.0, 2.0])
+def test_twins_at_one_place_are_seen(high):
+    """Of one twin a mark, of several a line from the least to the largest."""
+    axes = new_figure(5, 3).subplots()
+    draw_twins(axes, pd.DataFrame({"layer": [3], "low": [1.0], "high": [high]}), "layer", "black")
+    marks = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "_"]
+    bars = [one.get_segments() for one in axes.collections if isinstance(one, LineCollection)]
+    if high == 1:
+        assert marks == [[[3, 1]]]
+    else:
+        np.testing.assert_allclose(bars, [[[[3, 1], [3, 2]]]])

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from brdyn.phases import phase_evidence, segment
 from brdyn.plots import plot_gain_curve, plot_similarity, plot_stability, plot_steps, themed
 from brdyn.plots.beyond import say_beyond
-from brdyn.plots.style import layer_ticks, new_figure, paper_style
+from brdyn.plots.style import layer_ticks, new_figure, ordered_colours, paper_style
 from tests.phases.similarities import similarity_of
 
 
@@ -119,3 +119,15 @@ def test_ticks_stay_readable():
     assert layer_ticks(12) == list(range(1, 13))
     assert len(layer_ticks(40)) <= 12
     assert layer_ticks(40)[-1] <= 40
+
+
+def test_curves_are_seen_in_the_dark(phases):
+    """Those of no token group, and those that have an order."""
+    with themed("dark"), paper_style():
+        figure = plot_gain_curve(phases[0], title="t")
+        ordered = [sum(colour) for colour in ordered_colours(8)]
+    shown = [sum(to_rgb(line.get_color())) for line in figure.axes[0].lines if line.get_label() == "max-cut"]
+    assert min(shown) > 1.5  # of 3
+    assert min(ordered) > 1
+    assert ordered == sorted(ordered, reverse=True)
+    assert sum(ordered_colours(8)[-1]) < 1

@@ -70,7 +70,10 @@ def test_every_model_has_a_colour_of_its_own():
         classes=pd.DataFrame(columns=CLASSES), sets={}, words={"miou": "mean IoU"}, notes=(),
         sizes={"fit": 1, "test": 1}, counted=pd.DataFrame(),
     )  # fmt: skip
-    lines = plot_layer_scores(found, title="six").axes[0].lines
+    figure = plot_layer_scores(found, title="a heading far too long for the width of a picture of scores, " * 2)
+    figure.draw_without_rendering()
+    assert figure.axes[0].title.get_window_extent().x1 <= figure.bbox.x1
+    lines = figure.axes[0].lines
     assert len({str(line.get_color()) for line in lines if line.get_label().startswith("model")}) == 6
 
 

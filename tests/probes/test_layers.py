@@ -114,6 +114,7 @@ def test_a_backbone_whose_features_are_the_labels(streets, tmp_path):
     assert held_out["3", "linear"] == held_out["3", "ridge"] == 1
     assert held_out["1"].lt(0.8).all()
     assert found.caption == "fitted on 12 and tested on 6 images of 32 × 32 pixels"
+    assert replace(found, sizes={"fit": 2244, "test": 1056}).caption.startswith("fitted on 2,244 and tested on 1,056 ")
     assert found.notes == (
         "pixels of 9 are void and do not count",
         "no test image holds cow: left out of the mean",
