@@ -390,7 +390,7 @@ def test_vitrm_study_goes_on_and_is_written_up(monkeypatch, tmp_path, capsys, li
     paths = [one.path["y"] for one in results.motions["vitrm"].untrained]
     assert len(set(paths)) == 2
     assert f"(2 untrained twins: {min(paths):.3g} to {max(paths):.3g}, mean {np.mean(paths):.3g}" in page
-    assert "is above that of untrained twins with p < 0.05, for every read-out" in page
+    assert "is above that of untrained twins with p ≤ 0.05, for every read-out" in page
 
 
 def test_the_vitrm_study_tests_on_the_test_split(monkeypatch, tmp_path):

@@ -208,8 +208,10 @@ def draw_interval(axes: Axes, x: Any, low: Any, high: Any, *, color: Any, shade:
     [[[4.0, 1.0], [4.0, 2.0]]]
     """
     places, low, high = (np.asarray(part, dtype=float) for part in (x, low, high))
-    axes.fill_between(places, low, high, color=color, alpha=shade, linewidth=0)
-    if (lone := alone(low + high)).any():
+    lone = alone(low + high)
+    if not lone.all():
+        axes.fill_between(places, low, high, color=color, alpha=shade, linewidth=0)
+    if lone.any():
         axes.vlines(places[lone], low[lone], high[lone], color=color, linewidth=1.2, alpha=min(1.0, 3 * shade))
 
 
