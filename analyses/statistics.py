@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from brdyn.interventions import WithinAcross
-from brdyn.measures.coupling import SMALLEST, beyond_distance, phases_at
+from brdyn.measures.coupling import beyond_distance, phases_at
 from brdyn.measures.placements import placements
 
 PERMUTATIONS = 10_000
@@ -216,12 +216,11 @@ def across_over_within(
     own = [boundary - 1 for boundary in boundaries]
     every, _ = placements(layers - 1, own, PERMUTATIONS, np.random.default_rng(0))
     phase = phases_at(layers, np.concatenate([[own], every[~(every == own).all(1)]]) + 1)
-    rest, size = beyond_distance(phase[:, first - 1] != phase[:, last - 1], last - first)
-    told = size > SMALLEST
-    if not told[0]:
+    excess, over_error = beyond_distance(mean, phase[:, first - 1] != phase[:, last - 1], last - first)
+    if np.isnan(over_error[0]):
         return Estimate(np.nan)
-    over_error = rest[told] @ mean / size[told] ** 0.5
-    return replace(against_draws(over_error[0], over_error[1:]), value=float(rest[0] @ mean / size[0]))
+    others = over_error[1:][np.isfinite(over_error[1:])]
+    return replace(against_draws(over_error[0], others), value=float(excess[0]))
 
 
 def beyond_twins(value: float, twins: ArrayLike) -> float:

@@ -12,7 +12,6 @@ from brdyn.checked_json import ADDED_LATER
 from brdyn.measures.placements import placements
 
 DRAWS = 10_000
-SMALLEST = 1e-9  # sum of squares of what says anything
 
 
 def phases_at(depth: int, boundaries: np.ndarray) -> np.ndarray:
@@ -47,25 +46,38 @@ def same_phase(depth: int, boundaries: np.ndarray) -> np.ndarray:
     """
     first, second = np.triu_indices(depth, 1)
     phase = phases_at(depth, boundaries)
-    rest, size = beyond_distance(phase[:, first] == phase[:, second], second - first)
-    return np.divide(rest, size[:, None], out=np.zeros_like(rest), where=size[:, None] > SMALLEST)
+    return _weights(phase[:, first] == phase[:, second], second - first)
 
 
-def beyond_distance(chosen: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which pairs are chosen `(n, pairs)`, less the share that is at their distance; and the sums of squares, `(n,)`.
+def beyond_distance(values: np.ndarray, chosen: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What chosen pairs have beyond others at their distance, and the same over its standard error, but for a factor.
 
-    What is left over its sum of squares weighs values as a regression on being chosen does; over the root of it, what
-    it comes to varies alike for every choice, so that choices can be held against each other.
+    The second varies alike for every choice, so that choices can be held against each other; it is not a number where
+    no distance has pairs of both kinds.
+
+    Parameters
+    ----------
+    values : ndarray, shape (pairs,)
+    chosen : ndarray of bool, shape (n, pairs)
+    distances : ndarray, shape (pairs,)
 
     Examples
     --------
     >>> from brdyn.measures.coupling import beyond_distance
-    >>> beyond_distance(np.array([[True, False, True]]), np.array([1, 1, 2]))
-    (array([[ 0.5, -0.5,  0. ]]), array([0.5]))
+    >>> beyond_distance(np.array([3.0, 1.0, 9.0]), np.array([[True, False, True]]), np.array([1, 1, 2]))
+    (array([2.]), array([1.41421356]))
     """
+    weights = _weights(chosen, distances)
+    found, size = weights @ values, (weights**2).sum(1)  # 1 over the sum of squares of the regression
+    return found, np.divide(found, size**0.5, out=np.full(len(found), np.nan), where=size > 0)
+
+
+def _weights(chosen: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Of the regression on being chosen, with a level for every distance; zeros where none has both kinds."""
     at = np.equal.outer(distances, np.unique(distances)).astype(float)  # (pairs, distances)
     rest = chosen - (chosen @ at / at.sum(0)) @ at.T
-    return rest, (rest**2).sum(1)
+    size = (rest**2).sum(1, keepdims=True)
+    return np.divide(rest, size, out=np.zeros_like(rest), where=size > 1e-9)
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def placement_test(
 
 
 def _over_error(coupling: np.ndarray, depth: int, boundaries: np.ndarray) -> np.ndarray:
-    """Within phases less across over its standard error, but for a factor; not a number where nothing says it."""
-    weights = same_phase(depth, boundaries)
-    size = (weights**2).sum(1)  # 1 over the sum of squares of the regression
-    return np.divide(weights @ coupling, size**0.5, out=np.full(len(weights), np.nan), where=size > 0)
+    """Within phases less across, over its standard error."""
+    first, second = np.triu_indices(depth, 1)
+    phase = phases_at(depth, boundaries)
+    return beyond_distance(coupling, phase[:, first] == phase[:, second], second - first)[1]

@@ -230,11 +230,11 @@ def _repair(found: Repair) -> Finding | None:
         return None
     told = [(str(group), *_shrinking(rows)) for group, rows in own.groupby("group", sort=False)]
     answers = {answer for _, answer, _ in told}
-    answer = next(iter(answers)) if len(answers) == 1 else UNCLEAR
+    answer = answers.pop() if len(answers) == 1 else UNCLEAR
     images = int(own["n_images"].min())
-    differs = len(answers) > 1 or bool((own["high"] < 0).any() and (own["low"] > 0).any())
-    open_ = ALONE if images == 1 else "it depends on tokens or depth" if differs else "not told from no change"
-    short = {YES: "noise shrinks", NO: "noise grows", UNCLEAR: open_}
+    both_ways = {0: "not told from no change", 1: "told from some depths alone", 2: "it depends on tokens or depth"}
+    open_ = both_ways[int((own["high"] < 0).any()) + int((own["low"] > 0).any())]
+    short = {YES: "noise shrinks", NO: "noise grows", UNCLEAR: ALONE if images == 1 else open_}
     said = f"noise of {largest:g} of a token's norm: " + "; ".join(f"on {group} {words}" for group, _, words in told)
     change = "smaller noise, other tokens; and untrained twins, which may repair or lose as much"
     return Finding("repair", answer, short[answer], said + few(images), change)

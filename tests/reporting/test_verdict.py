@@ -185,7 +185,7 @@ def test_noise_is_repaired_where_it_shrinks_from_most_depths(rates, said, words)
     [
         ([-0.1, 0.1, 0.0, 0.0], 0.01, "it depends on tokens or depth"),
         ([-0.05] * 12, 0.1, "not told from no change"),
-        ([-0.1, -0.1, 0.0, 0.0], 0.01, "not told from no change"),  # of most depths
+        ([-0.1, -0.1, 0.0, 0.0], 0.01, "told from some depths alone"),
     ],
 )
 def test_noise_depends_on_depth_where_it_shrinks_from_some_and_grows_from_others(rates, half, short):
